@@ -1,0 +1,1 @@
+"""Runnable examples: a module and a datamodule each, used by the configs."""

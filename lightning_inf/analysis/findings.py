@@ -1,0 +1,194 @@
+"""From scores to the files of the run directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.preflight import Subject
+from lightning_inf.analysis.settings import Settings
+from lightning_inf.audit.mislabeled import label_issues, per_class
+from lightning_inf.audit.nonfinite import non_finite
+from lightning_inf.audit.ranks import rank
+from lightning_inf.audit.truth import against_truth
+from lightning_inf.data.identity import class_names, fingerprint, known_indices, namer, sample_id
+from lightning_inf.files import describe, write_json
+from lightning_inf.methods.collect import Scores
+
+#: Columns of which non-finite values are reported.
+_JUDGED = ("loss",)
+
+
+@dataclass
+class Account:
+    """What the run did, for the summary.
+
+    Attributes:
+        directory: The run directory.
+        extent: What was asked.
+        total_checkpoints: How many there were before the budget.
+        weights: Which weights were analysed.
+        backends: By method, how derivatives were taken.
+        notes: Of the sweep.
+        seconds: Of the whole analysis, and by method.
+        cost: Estimate, budget, passes, disk.
+    """
+
+    directory: Path
+    extent: Extent
+    weights: str
+    backends: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    method_seconds: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+
+
+def write_findings(
+    trainer: Trainer, module: LightningModule, settings: Settings, subject: Subject, scores: Scores, account: Account
+) -> dict[str, Any]:
+    """Audit the scores and write ``scores.parquet``, ``attributions.parquet``, ``summary.json`` and ``report.html``.
+
+    Args:
+        trainer: The Trainer.
+        module: The bare module.
+        settings: The user's.
+        subject: What was analysed.
+        scores: What the methods say.
+        account: What the run did.
+
+    Returns:
+        The summary.
+    """
+    from lightning_inf.report import html, summary, tables  # pyarrow and jinja2 only where a report is written
+
+    samples = len(subject.train)
+    columns = scores.columns
+    issues = label_issues(columns, samples)
+    ranks = {
+        method.rank_column: rank(columns[method.score_column], method.suspicious)
+        for method in settings.methods
+        if method.score_column in columns
+    }
+    names = class_names(trainer, module, subject.train.dataset)
+    name_of = namer(trainer, module, subject.train.dataset)
+    reference_name_of = lambda index: sample_id(subject.references.samples.dataset, index)  # noqa: E731
+    directory = account.directory
+    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names)
+    tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
+    labels = _labels(columns, samples)
+    judged = {name: columns[name] for name in (*_JUDGED, *(m.score_column for m in settings.methods)) if name in columns}
+    content = {
+        "schema_version": summary.SCHEMA_VERSION,
+        "verdict": summary.verdict(issues, len(scores.scored), samples),
+        "run": _run(trainer, module, settings, account, summary.versions(), summary.now()),
+        "dataset": {
+            "samples": samples,
+            "scored": len(scores.scored),
+            "classes": _classes(labels, names),
+            "class_names": names,
+            "fingerprint": fingerprint(subject.train.dataset),
+            "notes": list(subject.train.notes),
+        },
+        "references": _references(subject, account.extent),
+        "checkpoints": summary.checkpoint_entries(account.extent.checkpoints, directory),
+        "outputs": {"mode": subject.model.mode, "loss": subject.model.loss_name, "notes": subject.model.notes},
+        "methods": summary.method_entries(
+            settings.methods, scores, account.backends, account.notes, account.method_seconds
+        ),
+        "issues": summary.issue_entries(issues, columns),
+        "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
+        "known_issues": _truth(settings, subject, scores, ranks),
+        "non_finite": non_finite(judged, scores.scored),
+        "left_out": _left_out(account.extent, samples, len(scores.scored)),
+        "cost": account.cost,
+        "files": {name: describe(directory / name) for name in ("scores.parquet", "attributions.parquet")},
+    }
+    write_json(directory / "summary.json", content)
+    html.render(directory)
+    return content
+
+
+def show(content: Mapping[str, Any], directory: Path) -> None:
+    """Print the summary of at most 24 lines."""
+    from lightning_inf.report.html import ranked_rows
+    from lightning_inf.report.terminal import summarize
+
+    ranks = [method["rank_column"] for method in content["methods"]]
+    first = "label_rank" if content["issues"][0]["num_issues"] is not None else next(iter(ranks), "label_rank")
+    wanted = ["index", "sample_id", "label", "label_name", "suggested_label", "suggested_label_name"]
+    wanted += ["suggested_confidence", "is_label_issue", "label_score", *ranks]
+    rows = ranked_rows(directory / "scores.parquet", first, list(dict.fromkeys(wanted)), limit=5)
+    summarize(dict(content), rows, run_directory=os.path.relpath(directory))
+
+
+def headline(content: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that every logger gets."""
+    numbers: dict[str, float] = {"influence/samples": float(content["dataset"]["scored"])}
+    if (count := content["issues"][0]["num_issues"]) is not None:
+        numbers["influence/label_issues"] = float(count)
+    for name, found in (content["known_issues"] or {"methods": {}})["methods"].items():
+        if found["average_precision"] is not None:
+            numbers[f"influence/average_precision/{name}"] = found["average_precision"]
+    return numbers
+
+
+def _run(
+    trainer: Trainer, module: LightningModule, settings: Settings, account: Account, versions: dict[str, str], time: str
+) -> dict[str, Any]:
+    return {
+        "created": time,
+        "versions": versions,
+        "model": f"{type(module).__module__}.{type(module).__qualname__}",
+        "seed": settings.seed,
+        "device": str(trainer.strategy.root_device),
+        "world_size": trainer.world_size,
+        "weights": account.weights,
+        "seconds": round(account.seconds, 3),
+    }
+
+
+def _references(subject: Subject, extent: Extent) -> dict[str, Any]:
+    references = subject.references
+    return {
+        "source": references.samples.origin,
+        "total": len(references.samples),
+        "joint": len(references.joint.indices),
+        "individual": len(extent.individual),
+        "excluded": [{"reference_index": i, "reason": why} for i, why in sorted(references.excluded.items())],
+    }
+
+
+def _labels(columns: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
+    return np.nan_to_num(columns.get("label", np.full(samples, -1.0)), nan=-1).astype(np.int64)
+
+
+def _classes(labels: np.ndarray, names: Sequence[str] | None) -> int | None:
+    """How many classes there are: as many as have names, else as many as labels show."""
+    if not len(labels) or labels.max() < 0:
+        return None
+    return max(len(names or ()), int(labels.max()) + 1)
+
+
+def _truth(
+    settings: Settings, subject: Subject, scores: Scores, ranks: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Judge the rankings where the user knows the truth."""
+    if settings.known_issues is None:
+        return None
+    known = known_indices(settings.known_issues, subject.train.dataset, len(subject.train))[scores.scored]
+    by_score = {m.score_column: ranks[m.rank_column][scores.scored] for m in settings.methods if m.rank_column in ranks}
+    return against_truth(known, by_score)
+
+
+def _left_out(extent: Extent, samples: int, scored: int) -> list[str]:
+    """Say what the report does not cover."""
+    part = [f"{samples - scored:,} of {samples:,} samples were not scored (max_samples=)."] if scored < samples else []
+    return part + extent.left_out

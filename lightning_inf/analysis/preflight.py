@@ -1,0 +1,137 @@
+"""Everything that an analysis needs of the user's code, found and proved before an hour of training is lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from lightning_inf.data.batches import ToDevice, fetch
+from lightning_inf.data.references import References
+from lightning_inf.data.sources import Samples, reference_samples, training_samples
+from lightning_inf.model.isolate import isolated
+from lightning_inf.model.resolve import resolve
+from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.weights import Weights
+from lightning_inf.analysis.settings import Settings
+
+
+@dataclass
+class Subject:
+    """What is analysed: the model as a function, and both sides of the data.
+
+    Attributes:
+        model: The model.
+        train: The training samples.
+        references: The held-out samples.
+        transfer: Moves a batch to the device.
+        batch_size: Samples in a batch of the sweep.
+    """
+
+    model: SampleModel
+    train: Samples
+    references: References
+    transfer: ToDevice
+    batch_size: int
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Refuse strategies that the analysis can't run under.
+
+    Raises:
+        MisconfigurationException: Unless there is one device, or plain DDP; subclasses of DDP (DeepSpeed, XLA) differ
+            in where parameters live.
+    """
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        raise MisconfigurationException(
+            f"InfluenceCallback works with a single device and with DDP, found {type(trainer.strategy).__name__}: it"
+            " shards or moves parameters, and the analysis needs all of them in one place. Train with this strategy but"
+            " without the callback, then analyse the checkpoints on one device with `lightning-inf influence`"
+            " (checkpoints=...)."
+        )
+
+
+@contextlib.contextmanager
+def examined(trainer: Trainer, module: LightningModule, settings: Settings) -> Iterator[Subject]:
+    """Yield the subject of an analysis; module, trainer state and random numbers are as before when the block ends.
+
+    Args:
+        trainer: A Trainer inside ``fit``.
+        module: The bare module.
+        settings: The user's.
+
+    Raises:
+        MisconfigurationException: For data or a module that can't be analysed, with the remedy.
+    """
+    stage = trainer.state.stage
+    # Not TRAINING: augmentation in `on_after_batch_transfer` is guarded by `self.trainer.training`.
+    trainer.state.stage = RunningStage.PREDICTING
+    try:
+        with isolate_rng(), torch.inference_mode(False), isolated(module) as stand_in:
+            yield _examine(trainer, module, stand_in, settings)
+    finally:
+        trainer.state.stage = stage
+
+
+def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModule, settings: Settings) -> Subject:
+    """Find the data and the way the loss comes apart."""
+    train = training_samples(trainer, module, settings.seed)
+    held_out = reference_samples(trainer, module, settings.references, train)
+    if not any(parameter.requires_grad for parameter in stand_in.parameters()):
+        raise MisconfigurationException(
+            f"{type(module).__name__} has no parameter with requires_grad=True, so nothing can be influenced; unfreeze at"
+            " least one."
+        )
+    transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
+    model = resolve(stand_in, lambda indices: fetch(train, indices, transfer), len(train))
+    batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train)
+    reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))
+    references = References.choose(held_out, transfer, reference_batch, settings.seed)
+    _check_references(model, references)
+    return Subject(model, train, references, transfer, batch_size)
+
+
+def _check_references(model: SampleModel, references: References) -> None:
+    """Prove on one batch that the step takes references."""
+    weights = Weights.of(model.module)
+    indices = references.pool[: references.batch_size]
+    try:
+        with torch.no_grad():
+            for _, batch in references.batches(indices):
+                loss = model.losses(weights.trainable, weights.fixed, batch)
+    except Exception as error:
+        raise MisconfigurationException(
+            f"{type(model.module).__name__}.{model.loss_name if model.mode == 'influence_step' else 'training_step'} can't"
+            f" take a batch of {references.samples.origin}: {type(error).__name__}: {error}\nReferences must have the form"
+            " that the train dataloader yields. Return such a loader from `reference_dataloader()` on the module or"
+            " datamodule, or pass `references=`."
+        ) from error
+    if loss.shape != (len(indices),):
+        raise MisconfigurationException(
+            f"A batch of {len(indices)} references of {references.samples.origin} has losses of shape"
+            f" {tuple(loss.shape)}; expected one a sample."
+        )
+
+
+def _batch_size(train: Samples) -> int:
+    """Four of the user's batches at once, within reason: without a backward graph they take less memory than one."""
+    return max(train.batch_size, min(4 * train.batch_size, 512))
+
+
+def _dtype(stand_in: LightningModule) -> torch.dtype | None:
+    """Precision that batches are cast to where the model is kept in half or double precision.
+
+    The analysis of a half-precision model runs in fp32: differences of losses drown in the rounding of halves.
+    """
+    types = {p.dtype for p in stand_in.parameters() if p.is_floating_point()}
+    if types & {torch.float16, torch.bfloat16}:
+        stand_in.float()
+        return torch.float32
+    return torch.float64 if types == {torch.float64} else None

@@ -1,0 +1,310 @@
+"""One analysis: references and methods in, a run directory out."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from lightning_inf.analysis.budget import Extent, fit_budget
+from lightning_inf.analysis.findings import Account, headline, show, write_findings
+from lightning_inf.analysis.preflight import Subject, examined
+from lightning_inf.analysis.settings import Settings
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.checkpoints.find import check_model, require_learning_rates, with_learning_rates
+from lightning_inf.data.chunks import Chunks
+from lightning_inf.data.identity import fingerprint
+from lightning_inf.files import digest, write_json
+from lightning_inf.methods.collect import collect
+from lightning_inf.methods.method import Question, Setting
+from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.probes.scene import Scene, Unavailable
+from lightning_inf.report.progress import progress
+from lightning_inf.sweep.cost import measure
+from lightning_inf.sweep.evaluate import Evaluator
+from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
+from lightning_inf.sweep.plan import Pass, plan
+from lightning_inf.sweep.ranks import Ranks
+from lightning_inf.sweep.run import Sweep
+
+
+def analyze(
+    trainer: Trainer,
+    module: LightningModule,
+    settings: Settings,
+    directory: Path,
+    checkpoints: Sequence[Checkpoint],
+    weights: str = "current",
+    epoch_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Score every training sample and write the run directory. Every rank calls it.
+
+    Args:
+        trainer: A Trainer inside ``fit``: device, data and loggers are there.
+        module: The bare module.
+        settings: The user's arguments.
+        directory: The run directory, on a file system that all ranks share.
+        checkpoints: In the order of training, the analysed one last.
+        weights: Which weights the last checkpoint holds, for the report.
+        epoch_seconds: How long a training epoch took, for the budget.
+
+    Returns:
+        On rank 0 the contents of ``summary.json``, elsewhere an empty dict.
+
+    Raises:
+        MisconfigurationException: For data, a module or checkpoints that can't be analysed.
+        OtherRankFailed: If another rank failed; the message is its own.
+    """
+    token = trainer.strategy.broadcast(uuid.uuid4().hex)
+    ranks = Ranks(directory / f".ranks-{token}", trainer.global_rank, trainer.world_size)
+    try:
+        with examined(trainer, module, settings) as subject:
+            run = _Analysis(trainer, module, settings, directory, subject, ranks)
+            content = run.run(list(checkpoints), weights, epoch_seconds)
+    except Exception as error:
+        ranks.fail(error)
+        raise
+    finally:
+        # All ranks are on their way out now, failed or not: none computes while another waits here.
+        trainer.strategy.barrier("influence")
+        ranks.close()
+    return content
+
+
+@dataclass
+class _Analysis:
+    """The state of one analysis on one rank."""
+
+    trainer: Trainer
+    module: LightningModule
+    settings: Settings
+    directory: Path
+    subject: Subject
+    ranks: Ranks
+    started: float = field(default_factory=time.perf_counter)
+    _loaded: dict[str, Weights] = field(default_factory=dict)
+
+    def run(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> dict[str, Any]:
+        """Decide on rank 0, sweep on all, write on rank 0."""
+        checkpoints = self._complete(checkpoints)
+        self.chunks = Chunks(
+            len(self.subject.train), self.settings.chunk_size, self.settings.max_samples, self.settings.seed
+        )
+        self.scene = Scene(self.subject.model, self.subject.references, self._weights)
+        self.evaluator = Evaluator(self.subject.model, self.settings.backend)
+        self.parameter_bytes = 4 * sum(t.numel() for t in self._weights(checkpoints[-1]).trainable.values())
+        account = self._decide(checkpoints, weights, epoch_seconds)
+        questions, passes = self._plan(account.extent)
+        ledger = self._ledger()
+        if self.ranks.rank == 0:
+            self._announce(account, passes)
+        total = self.chunks.scored * len(passes)
+        with progress(self.trainer, math.ceil(total / self.ranks.world)) as advance:
+            self._sweep(ledger, advance).run(passes)
+        if self.ranks.rank != 0:
+            self.ranks.wait("done")
+            return {}
+        content = self._finish(account, questions, passes, ledger)
+        self.ranks.publish("done", True)
+        return content
+
+    def _complete(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+        """Check that the checkpoints are this model's, finite, and have learning rates where they are needed."""
+        module = self.subject.model.module
+        check_model(checkpoints, module)
+        checkpoints = with_learning_rates(checkpoints, module, self.settings.learning_rate)
+        if any(method.needs_learning_rate for method in self.settings.methods):
+            require_learning_rates(checkpoints)
+        finite = [c for c in checkpoints if c is checkpoints[-1] or self._weights(c).finite]
+        if not self._weights(checkpoints[-1]).finite:
+            raise MisconfigurationException(
+                f"The weights of {checkpoints[-1].path} are not finite: the training diverged, and no loss can be computed"
+                " with them. Analyse an earlier checkpoint (ckpt_path=...), or train with a smaller learning rate."
+            )
+        return finite
+
+    def _decide(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> Account:
+        """Choose references and extent on rank 0; the others follow."""
+        references = self.subject.references
+        if self.ranks.rank == 0:
+            losses = self._reference_losses(checkpoints[-1])
+            excluded = {i: "its loss is not finite" for i, loss in losses.items() if not math.isfinite(loss)}
+            if len(excluded) == len(losses):
+                raise MisconfigurationException(
+                    f"No reference of {references.samples.origin} has a finite loss; check its inputs and labels."
+                )
+            references.excluded = excluded
+            hardest = sorted((i for i in losses if i not in excluded), key=lambda i: (-losses[i], i))
+            wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
+            budget = self.settings.budget_seconds(epoch_seconds)
+            units = measure(
+                self.evaluator,
+                self.subject.train,
+                self.subject.transfer,
+                self._weights(checkpoints[-1]),
+                self.subject.batch_size,
+                self.chunks.indices,
+            )
+            cost = lambda extent: self._seconds(units, extent)  # noqa: E731
+            extent = fit_budget(wanted, cost, budget)
+            passes = self._plan(extent)[1]
+            estimate = {
+                "estimated_seconds": round(cost(extent), 3),
+                "budget_seconds": budget,
+                "passes": len(passes),
+                "disk_bytes": units.disk(passes, self.chunks.scored),
+            }
+            decided = {
+                "keys": [c.key for c in extent.checkpoints],
+                "individual": extent.individual,
+                "left_out": extent.left_out,
+                "excluded": {str(i): why for i, why in excluded.items()},
+                "estimate": estimate,
+            }
+            self.ranks.publish("decided", decided)
+        else:
+            decided = self.ranks.wait("decided")
+            references.excluded = {int(i): why for i, why in decided["excluded"].items()}
+        kept = [c for c in checkpoints if c.key in decided["keys"]]
+        extent = Extent(kept, decided["individual"], decided["left_out"])
+        return Account(self.directory, extent, weights, cost=decided["estimate"])
+
+    def _seconds(self, units: Any, extent: Extent) -> float:
+        """Estimate the sweep and the probes, which take a gradient a reference and direction."""
+        passes = self._plan(extent)[1]
+        directions = [d for work in passes for d in work.directions.values()]
+        visits = sum(len(d.target.indices) * getattr(d, "steps", 1) for d in directions if hasattr(d, "target"))
+        return units.seconds(passes, self.chunks.scored, self.ranks.world) + 3 * units.forward * visits
+
+    def _reference_losses(self, checkpoint: Checkpoint) -> dict[int, float]:
+        """Compute the loss of each reference of the pool."""
+        weights = self._weights(checkpoint)
+        losses: dict[int, float] = {}
+        for indices, batch in self.subject.references.batches(self.subject.references.pool):
+            try:
+                with torch.no_grad():
+                    values = self.subject.model.losses(weights.trainable, weights.fixed, batch)
+            except IndexError as error:
+                raise ValueError(
+                    f"references {indices[0]}..{indices[-1]} of {self.subject.references.samples.origin} can't be"
+                    f" evaluated: {error}. Probably a label is out of range; correct or remove the sample."
+                ) from error
+            losses.update(zip(indices, values.tolist(), strict=True))
+        return losses
+
+    def _plan(self, extent: Extent) -> tuple[dict[str, list[Question]], list[Pass]]:
+        """Let the methods ask, and pack what they ask for."""
+        references = self.subject.references
+        alone = [references.alone(index) for index in extent.individual]
+        setting = Setting(extent.checkpoints, extent.checkpoints[-1], references.joint, alone)
+        questions = {method.name: method.ask(setting) for method in self.settings.methods}
+        measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
+        return questions, plan(measurements, self.parameter_bytes)
+
+    def _ledger(self) -> Ledger:
+        """Open the ledger of a run with these numbers; write down what they depend on."""
+        depends = {
+            "scores_version": SCORES_VERSION,
+            "dataset": fingerprint(self.subject.train.dataset),
+            "samples": len(self.subject.train),
+            "max_samples": self.settings.max_samples,
+            "chunk_size": self.settings.chunk_size,
+            "seed": self.settings.seed,
+            "backend": self.settings.backend,
+            "mode": self.subject.model.mode,
+            "loss": self.subject.model.loss_name,
+            "model": type(self.module).__qualname__,
+        }
+        if self.ranks.rank == 0:
+            write_json(self.directory / "manifest.json", depends)
+        return Ledger(self.directory / "chunks", digest(depends), len(self.chunks))
+
+    def _sweep(self, ledger: Ledger, advance: Callable[[int], None]) -> Sweep:
+        return Sweep(
+            self.evaluator,
+            self.subject.train,
+            self.chunks,
+            self.subject.transfer,
+            self.subject.batch_size,
+            ledger,
+            self.ranks,
+            self._weights,
+            self._make_vectors,
+            advance,
+        )
+
+    def _make_vectors(self, work: Pass) -> tuple[dict[str, Vector], dict[str, str]]:
+        """Run the probes of a pass."""
+        vectors: dict[str, Vector] = {}
+        reasons: dict[str, str] = {}
+        for key, direction in work.directions.items():
+            try:
+                vectors[key] = direction.make(self.scene)  # type: ignore[attr-defined]
+            except Unavailable as reason:
+                reasons[key] = str(reason)
+        return vectors, reasons
+
+    def _weights(self, checkpoint: Checkpoint) -> Weights:
+        """Load weights, keeping the last two checkpoints': probes and passes ask for one after the other."""
+        if checkpoint.key not in self._loaded:
+            while len(self._loaded) > 1:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[checkpoint.key] = checkpoint.weights(self.subject.model.module)
+        return self._loaded[checkpoint.key]
+
+    def _announce(self, account: Account, passes: Sequence[Pass]) -> None:
+        """Say what it will cost before it starts."""
+        cost = account.cost
+        limit = "" if cost["budget_seconds"] is None else f" (budget {cost['budget_seconds']:.0f} s)"
+        rank_zero_info(
+            f"Influence: {len(passes)} pass{'es' if len(passes) != 1 else ''} over {self.chunks.scored:,} samples at"
+            f" {len(account.extent.checkpoints)} checkpoint(s), about {cost['estimated_seconds']:.1f} s{limit} and"
+            f" {cost['disk_bytes'] / 1e6:.1f} MB in {os.path.relpath(self.directory)}."
+        )
+        for sentence in account.extent.left_out:
+            rank_zero_info(f"Influence: {sentence}")
+
+    def _finish(
+        self, account: Account, questions: dict[str, list[Question]], passes: Sequence[Pass], ledger: Ledger
+    ) -> dict[str, Any]:
+        """Score, audit, write, print and log, on rank 0."""
+        scores = collect(questions, self.settings.methods, ledger, passes, self.chunks)
+        infos = [ledger.info(work) for work in passes]
+        used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}
+        account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))
+        for method in self.settings.methods:
+            asked = {m.key: m for question in questions[method.name] for m in question.measurements}
+            account.backends[method.name] = _backend(list(asked.values()), used)
+            mine = [i.get("seconds", 0.0) for i, w in zip(infos, passes, strict=True) if asked.keys() & _keys(w)]
+            account.method_seconds[method.name] = round(sum(mine), 3)
+        account.seconds = time.perf_counter() - self.started
+        ledger.keep_only(passes)
+        content = write_findings(self.trainer, self.module, self.settings, self.subject, scores, account)
+        show(content, self.directory)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(headline(content), step=self.trainer.global_step)
+        return content
+
+
+def _keys(work: Pass) -> set[str]:
+    return {m.key for m in work.measurements}
+
+
+def _backend(measurements: Sequence[Any], used: dict[str, str]) -> str:
+    """Name how a method's measurements were answered."""
+    if any(isinstance(m, DerivativeAt) for m in measurements):
+        return used.get("derivative", "forward passes")
+    if any(isinstance(m, GradientNormAt) for m in measurements):
+        return used.get("squared_norm", "forward passes")
+    return "forward passes"

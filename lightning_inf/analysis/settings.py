@@ -1,0 +1,89 @@
+"""What the user may decide about an analysis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_inf.data.chunks import CHUNK
+from lightning_inf.methods.forward_inf import ForwardINF
+from lightning_inf.methods.method import Method
+from lightning_inf.methods.self_influence import SelfInfluence
+from lightning_inf.methods.tracin import TracIn
+from lightning_inf.methods.training_dynamics import TrainingDynamics
+from lightning_inf.sweep.evaluate import Backend
+
+#: Seconds that a budget counted in epochs is never below: nobody wants a poorer analysis to save less than a minute.
+LEAST_BUDGET = 60.0
+
+
+@dataclass
+class Settings:
+    """The arguments of :class:`~lightning_inf.InfluenceCallback` that concern the analysis; documented there."""
+
+    references: Dataset[Any] | DataLoader[Any] | None = None
+    methods: list[Method] = field(default_factory=lambda: default_methods())
+    known_issues: Sequence[int] | str | None = None
+    budget: float | str | None = "3 epochs"
+    max_samples: int | None = None
+    individual_references: int = 16
+    learning_rate: float | Sequence[float] | None = None
+    backend: Backend = "auto"
+    batch_size: int | None = None
+    chunk_size: int = CHUNK
+    seed: int = 0
+    trusted_globals: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what can be known to be wrong before anything runs.
+
+        Raises:
+            ValueError: If methods share a name, or a number is out of range.
+        """
+        names = [method.name for method in self.methods]
+        columns = [column for m in self.methods for column in {m.score_column, m.rank_column}]
+        double = sorted({n for n in names if names.count(n) > 1} | {c for c in columns if columns.count(c) > 1})
+        if double:
+            raise ValueError(
+                f"methods=: two methods write the column {double[0]!r}; give one of them another name, e.g."
+                f" `{type(self.methods[-1]).__name__}(name='{double[0]}_2')`."
+            )
+        if not self.methods:
+            raise ValueError("methods=: expected at least one method, found none.")
+        for name in ("max_samples", "batch_size", "chunk_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}=: expected 1 or more, found {value}.")
+        if self.individual_references < 0:
+            raise ValueError(f"individual_references=: expected 0 or more, found {self.individual_references}.")
+        self.budget_seconds(None)
+
+    def budget_seconds(self, epoch_seconds: float | None) -> float | None:
+        """Turn the budget into seconds; None is no limit.
+
+        Args:
+            epoch_seconds: How long a training epoch took, where it is known.
+
+        Raises:
+            ValueError: If it can't be read.
+        """
+        if self.budget is None or isinstance(self.budget, (int, float)):
+            if self.budget is not None and self.budget <= 0:
+                raise ValueError(f"budget=: expected seconds above 0, found {self.budget}.")
+            return self.budget
+        match = re.fullmatch(r"\s*([\d.]+)\s*(epochs?|s|sec|seconds?|min|minutes?|h|hours?)\s*", self.budget)
+        if match is None:
+            raise ValueError(f"budget=: expected seconds, '3 epochs', '10 min', '2 h' or null, found {self.budget!r}.")
+        amount, unit = float(match[1]), match[2]
+        if unit.startswith("epoch"):
+            return None if epoch_seconds is None else max(amount * epoch_seconds, LEAST_BUDGET)
+        return amount * {"s": 1, "m": 60, "h": 3600}[unit[0]]
+
+
+def default_methods() -> list[Method]:
+    """The four methods of a report: two that look at the sample, two that ask the references."""
+    return [TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]

@@ -1,0 +1,305 @@
+"""The callback: captures checkpoints while fitting, and runs the analysis when training ends."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_inf.analysis.preflight import check_strategy, examined
+from lightning_inf.analysis.run import analyze
+from lightning_inf.analysis.settings import Settings, default_methods
+from lightning_inf.checkpoints.capture import MANIFEST, Captures
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.checkpoints.find import files, find
+from lightning_inf.data.chunks import CHUNK
+from lightning_inf.files import read_json
+from lightning_inf.methods.method import Method
+from lightning_inf.mixin import ENTRY
+from lightning_inf.sweep.evaluate import Backend
+
+
+@dataclass(frozen=True)
+class Request:
+    """An analysis in place of training; made by :func:`lightning_inf.influence`.
+
+    Attributes:
+        ckpt_path: The checkpoint whose weights are analysed, None for the last captured, or the module's own.
+    """
+
+    ckpt_path: Path | None = None
+
+
+class InfluenceCallback(Callback):
+    """Says what the training data did to the model: probably wrong labels, memorised samples, influence.
+
+    Add it to the Trainer and train as ever. It saves at most ten small checkpoints, evenly spaced over the epochs, and
+    when training ends it scores every training sample and writes ``<log_dir>/influence/`` with ``scores.parquet``,
+    ``attributions.parquet``, ``summary.json`` and ``report.html``.
+
+    Args:
+        references: Held-out samples whose predictions are traced: a Dataset (collated as the training data are) or a
+            DataLoader. Default: the hook ``reference_dataloader()``, else the first validation dataloader.
+        methods: The estimators, by default ``[TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]``.
+        checkpoints: A directory, glob or list of ``.ckpt`` files that an earlier run saved, to be analysed in place of
+            captured ones.
+        known_issues: Samples known to be mislabelled, to judge the rankings by: indices, or the name of an attribute of
+            the training dataset that holds indices or one boolean a sample.
+        dirpath: The run directory. Default: ``influence`` in the log directory.
+        budget: The most time the analysis may take: seconds, ``"3 epochs"`` (of training; never below a minute),
+            ``"10 min"``, or null. Over it, checkpoints are left out first, then questions about single references.
+        max_samples: Score a seeded part of this many training samples.
+        optimizer_state: Also keep each parameter's second moments, betas and momentum in the captured checkpoints.
+        keep_checkpoints: The most checkpoints to capture; first and last are among them.
+        individual_references: How many references are also asked alone, highest loss first.
+        learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
+        weights: Analyse the ``current`` weights at the end of training, or those ``averaged`` by a
+            ``WeightAveraging`` or ``StochasticWeightAveraging`` callback.
+        backend: How derivatives are taken: ``auto``, ``jvp``, ``central`` (differences) or ``vmap`` (per-sample
+            gradients).
+        batch_size: Samples in a batch of the analysis. Default: up to four training batches.
+        chunk_size: Samples in a chunk, the unit of storage and of sharding.
+        seed: Seed of every choice the analysis makes.
+        trusted_globals: Classes or functions, or their dotted names, that checkpoints may contain besides tensors.
+        on_error: After training, ``warn`` of an error in the analysis and keep the fitted model, or ``raise`` it.
+
+    Raises:
+        ValueError: If an argument is out of range or two methods write one column.
+        MisconfigurationException: In ``setup`` or before the first batch, for a strategy, data or a module that can't
+            be analysed.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[InfluenceCallback(keep_checkpoints=5)], logger=False, accelerator="cpu")
+    """
+
+    def __init__(
+        self,
+        references: Dataset | DataLoader | None = None,
+        methods: list[Method] | None = None,
+        checkpoints: str | list[str] | None = None,
+        known_issues: list[int] | str | None = None,
+        dirpath: str | None = None,
+        budget: float | str | None = "3 epochs",
+        max_samples: int | None = None,
+        optimizer_state: bool = False,
+        keep_checkpoints: int = 10,
+        individual_references: int = 16,
+        learning_rate: float | list[float] | None = None,
+        weights: Literal["current", "averaged"] = "current",
+        backend: Backend = "auto",
+        batch_size: int | None = None,
+        chunk_size: int = CHUNK,
+        seed: int = 0,
+        trusted_globals: list[str] | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        self.settings = Settings(
+            references=references,
+            methods=default_methods() if methods is None else list(methods),
+            known_issues=known_issues,
+            budget=budget,
+            max_samples=max_samples,
+            individual_references=individual_references,
+            learning_rate=learning_rate,
+            backend=backend,
+            batch_size=batch_size,
+            chunk_size=chunk_size,
+            seed=seed,
+            trusted_globals=tuple(trusted_globals or ()),
+        )
+        self.checkpoints = checkpoints
+        self.dirpath = dirpath
+        self.weights = weights
+        self.on_error = on_error
+        self.captures = Captures(keep_checkpoints, optimizer_state)
+        self.directory: Path | None = None
+        #: Set by :func:`lightning_inf.influence`: analyse in place of training.
+        self.request: Request | None = None
+        self._epoch_started: float | None = None
+        self._epochs: list[float] = []
+
+    @property
+    def state_key(self) -> str:
+        """Lets several instances save their state side by side."""
+        return self._generate_state_key(dirpath=self.dirpath)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what can't be analysed; find the run directory."""
+        if stage != TrainerFn.FITTING.value:
+            return
+        check_strategy(trainer)
+        if self.checkpoints is not None:
+            files(self.checkpoints)  # raises before training where there are none
+        # On all ranks: `log_dir` broadcasts.
+        default = Path(trainer.log_dir or trainer.default_root_dir) / "influence"
+        self.directory = Path(self.dirpath or self._earlier_run() or default).resolve()
+        self._check_averaging(trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Analyse now, where ``influence`` was called instead of ``fit``."""
+        if self.request is None:
+            return
+        assert self.directory is not None
+        trainer.fit_loop.setup_data()
+        captured = self.directory / "checkpoints"
+        where: Any = self.checkpoints
+        if where is None and (captured / MANIFEST).is_file():
+            where = captured
+        if where is None and self.request.ckpt_path is not None:
+            where = [self.request.ckpt_path]
+        if where is None:  # nothing was saved: the module's own weights
+            self.captures.start(captured, write=trainer.is_global_zero)
+            self.captures.end(trainer, pl_module)
+            trainer.strategy.barrier("influence-captures")
+            where = captured
+        self.analyze(trainer, pl_module, where, self.request.ckpt_path)
+
+    def _earlier_run(self) -> Path | None:
+        """Find the run directory of the checkpoints that are to be analysed in place of training."""
+        if self.request is None:
+            return None
+        named = [self.request.ckpt_path, self.checkpoints if isinstance(self.checkpoints, str) else None]
+        return next((found for path in named if path is not None and (found := _run_directory(path))), None)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prove that the analysis will be possible, before the first batch."""
+        with examined(trainer, pl_module, self.settings):
+            pass
+        if not trainer.fast_dev_run:
+            assert self.directory is not None
+            self.captures.start(self.directory / "checkpoints", write=trainer.is_global_zero)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note the learning rates in force."""
+        self.captures.rates.observe(optimizer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the epoch, which the budget counts in."""
+        self._epoch_started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Capture a checkpoint, if the epoch is one to keep."""
+        if trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        if self._epoch_started is not None:
+            self._epochs.append(time.perf_counter() - self._epoch_started)
+            self.captures.epoch_seconds = sorted(self._epochs)[len(self._epochs) // 2]
+        self.captures.epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Capture the last state and run the analysis."""
+        if trainer.fast_dev_run or self.captures.directory is None:
+            return
+        self.captures.end(trainer, pl_module, self._averaged(trainer))
+        trainer.strategy.barrier("influence-captures")
+        try:
+            self.analyze(trainer, pl_module, self.checkpoints or self.captures.directory)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            self._report_error(trainer, error)
+
+    def analyze(
+        self, trainer: Trainer, module: LightningModule, where: str | Path | Sequence[str], final: Path | None = None
+    ) -> dict[str, Any]:
+        """Analyse the checkpoints found somewhere.
+
+        Args:
+            trainer: A Trainer inside ``fit``.
+            module: The bare module.
+            where: A directory, glob or list of files.
+            final: The checkpoint whose weights are analysed, if not the last of them.
+
+        Returns:
+            On rank 0 the contents of ``summary.json``.
+        """
+        assert self.directory is not None
+        trusted = self.settings.trusted_globals
+        found = find(where, trusted)
+        if final is not None:
+            chosen = Checkpoint.read(final, trusted)
+            found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
+        seconds = self.captures.epoch_seconds or _epoch_seconds(where)
+        return analyze(trainer, module, self.settings, self.directory, found, self.weights, seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Captures so far, for resuming."""
+        return {"captures": self.captures.state_dict(), "epochs": list(self._epochs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where a checkpoint left off."""
+        self.captures.load_state_dict(state_dict["captures"])
+        self._epochs = list(state_dict["epochs"])
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Sign a full checkpoint with step, epoch and the learning rates in force."""
+        if ENTRY not in checkpoint and self.captures.rates.by_name(pl_module):
+            checkpoint[ENTRY] = self.captures.entry(trainer, pl_module, trainer.current_epoch)
+
+    def _averaged(self, trainer: Trainer) -> dict[str, torch.Tensor] | None:
+        """Return the averaged weights where they were asked for and are not the module's own yet."""
+        if self.weights != "averaged":
+            return None
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks[callbacks.index(self) :]:
+            if (average := getattr(callback, "_average_model", None)) is not None:
+                inner = getattr(average, "module", average)
+                return {name: tensor.detach().clone() for name, tensor in inner.state_dict().items()}
+        return None
+
+    def _check_averaging(self, trainer: Trainer) -> None:
+        """Say which weights are analysed where a callback averages them."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        averaging = [i for i, c in enumerate(callbacks) if hasattr(c, "_average_model")]
+        if self.weights == "averaged" and not averaging:
+            raise MisconfigurationException(
+                "InfluenceCallback(weights='averaged') needs a WeightAveraging or StochasticWeightAveraging callback in the"
+                " Trainer; found none. Add one, or leave weights='current'."
+            )
+        if self.weights == "current" and averaging and averaging[-1] > callbacks.index(self):
+            rank_zero_warn(
+                f"{type(callbacks[averaging[-1]]).__name__} comes after InfluenceCallback and puts averaged weights into the"
+                " model when training ends; the analysis is of the current, un-averaged ones. Use"
+                " InfluenceCallback(weights='averaged') for the others."
+            )
+
+    def _report_error(self, trainer: Trainer, error: Exception) -> None:
+        """Keep the fitted model; leave the traceback in the run directory."""
+        assert self.directory is not None
+        path = self.directory / f"error-rank{trainer.global_rank}.txt"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        rank_zero_warn(
+            f"The influence analysis failed; the fitted model is not affected. {type(error).__name__}: {error}\n"
+            f"The traceback is in {path}. `lightning-inf influence` can finish the analysis from the captured checkpoints."
+        )
+
+
+def _run_directory(path: str | Path) -> Path | None:
+    """Find our run directory from a checkpoint, or a directory of checkpoints, of that run."""
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file():  # one of our captures
+        return folder.parent
+    beside = folder.parent / "influence"  # <log_dir>/checkpoints/x.ckpt, as ModelCheckpoint writes them
+    return beside if (beside / "checkpoints" / MANIFEST).is_file() else None
+
+
+def _epoch_seconds(where: str | Path | Sequence[str]) -> float | None:
+    """Read how long an epoch took from the captures of a run."""
+    if isinstance(where, (str, Path)) and (Path(where) / MANIFEST).is_file():
+        seconds = read_json(Path(where) / MANIFEST)["epoch_seconds"]
+        return None if seconds is None else float(seconds)
+    return None

@@ -1,0 +1,134 @@
+"""One saved state of the model, read without trusting it."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_inf.mixin import ENTRY
+from lightning_inf.model.weights import Weights, fingerprint
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file and what is known about it.
+
+    Attributes:
+        path: The file.
+        epoch: The epoch that had just ended, from 0; -1 where the file doesn't say.
+        step: Optimiser steps taken.
+        learning_rate: Learning rate by parameter name that was in force at the last step; None where unknown.
+        key: Hash of the state dict's contents.
+        trusted: Globals the user allows while unpickling.
+        optimizer: Per-parameter optimiser state, where it was asked for.
+    """
+
+    path: Path
+    epoch: int
+    step: int
+    learning_rate: dict[str, float] | None
+    key: str
+    trusted: tuple[Any, ...] = field(default=(), repr=False)
+    optimizer: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def read(cls, path: Path, trusted: Sequence[Any] = ()) -> Checkpoint:
+        """Read what a file says of itself; learning rates from our entry only."""
+        content = load(path, trusted)
+        entry = content.get(ENTRY) or {}
+        return cls(
+            path=path,
+            epoch=int(entry.get("epoch", content.get("epoch", -1))),
+            step=int(entry.get("step", content.get("global_step", 0))),
+            learning_rate=entry.get("learning_rate") or None,
+            key=fingerprint(content["state_dict"]),
+            trusted=tuple(trusted),
+            optimizer=entry.get("optimizer"),
+        )
+
+    def weights(self, module: nn.Module) -> Weights:
+        """Load the weights for a module.
+
+        Raises:
+            MisconfigurationException: If the file is of another model, with the names or shapes that differ.
+        """
+        state = load(self.path, self.trusted)["state_dict"]
+        check_fits(state, module, self.path)
+        return Weights.of(module, state)
+
+    def with_learning_rate(self, rate: dict[str, float]) -> Checkpoint:
+        """Return the checkpoint with known learning rates."""
+        return replace(self, learning_rate=rate)
+
+
+def load(path: Path, trusted: Sequence[Any] = ()) -> dict[str, Any]:
+    """Load a checkpoint with ``weights_only=True``.
+
+    Args:
+        path: A local path or any URL that fsspec reads.
+        trusted: Classes or functions (or their dotted names) that the file may contain besides tensors and plain types.
+
+    Returns:
+        The checkpoint, with the key ``state_dict``.
+
+    Raises:
+        MisconfigurationException: If the file needs more trust, is damaged, or is no Lightning checkpoint.
+    """
+    try:
+        with torch.serialization.safe_globals([_resolve(name) for name in trusted]):
+            content = TorchCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise MisconfigurationException(
+            f"{path} holds more than tensors and plain types, so it can't be loaded safely: {_first_lines(error)}\n"
+            "If you trust the file, name what it needs in InfluenceCallback(trusted_globals=['package.module.Class'])."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise MisconfigurationException(f"{path} can't be read as a checkpoint: {_first_lines(error)}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        found = ", ".join(list(content)[:5]) if isinstance(content, dict) else type(content).__name__
+        raise MisconfigurationException(f"{path}: expected a Lightning checkpoint with `state_dict`, found {found}.")
+    return content
+
+
+def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path) -> None:
+    """Refuse the state of another model."""
+    expected = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    missing = [name for name in expected if name not in state]
+    shapes = [
+        f"{name}: expected {shape}, found {tuple(state[name].shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if missing or shapes:
+        problem = "; ".join([f"missing {name}" for name in missing[:3]] + shapes[:3])
+        raise MisconfigurationException(
+            f"{path} is a checkpoint of another model than {type(module).__name__}: {problem}"
+            f" ({len(missing) + len(shapes)} of {len(expected)} parameters differ). Point `checkpoints=` (or `ckpt_path`)"
+            " to files of this model, or build the model with the arguments that it was trained with."
+        )
+
+
+def _resolve(name: Any) -> Any:
+    """Import what a dotted name stands for."""
+    if not isinstance(name, str):
+        return name
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MisconfigurationException(
+            f"trusted_globals: expected an importable name like 'package.module.Class', found {name!r} ({error})."
+        ) from error
+
+
+def _first_lines(error: BaseException) -> str:
+    return " ".join(str(error).strip().splitlines()[:3])[:500]

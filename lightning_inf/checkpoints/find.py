@@ -1,0 +1,152 @@
+"""The checkpoints of a run, in order, with their learning rates: ours, or those of a run that never saw this package."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+
+from lightning_inf.checkpoints.capture import MANIFEST
+from lightning_inf.checkpoints.checkpoint import Checkpoint, check_fits, load
+from lightning_inf.files import read_json
+
+
+def find(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], trusted: Sequence[Any] = ()) -> list[Checkpoint]:
+    """Read the checkpoints of a directory, a glob or a list of files, in the order of training.
+
+    Args:
+        where: A directory (the captures it lists, else all its ``.ckpt`` files), a glob, or files.
+        trusted: See :func:`~lightning_inf.checkpoints.checkpoint.load`.
+
+    Returns:
+        One checkpoint a step; of several files at one step with the same weights the first by name.
+
+    Raises:
+        MisconfigurationException: If there is none.
+    """
+    read = [Checkpoint.read(path, trusted) for path in files(where)]
+    unique = {(checkpoint.step, checkpoint.key): checkpoint for checkpoint in reversed(read)}
+    return sorted(unique.values(), key=lambda c: (c.step, c.epoch, str(c.path)))
+
+
+def files(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """List checkpoint files without reading them; raises as :func:`find` does."""
+    if not isinstance(where, (str, os.PathLike)):
+        paths = [Path(p) for p in where]
+        missing = [str(p) for p in paths if not p.is_file()]
+        if missing or not paths:
+            raise MisconfigurationException(
+                f"checkpoints=: expected existing files, found none at {missing[0] if missing else 'an empty list'}."
+            )
+        return paths
+    path = Path(where)
+    if (path / MANIFEST).is_file():
+        # The manifest and not the glob says what counts; names in it can't lead out of its directory.
+        found = [path / Path(entry["file"]).name for entry in read_json(path / MANIFEST)["captures"]]
+        if missing := [p.name for p in found if not p.is_file()]:
+            raise MisconfigurationException(
+                f"{path / MANIFEST} lists {missing[0]}, which is not there ({len(missing)} of {len(found)} missing): the"
+                " directory was copied in part. Copy it again, or give the files to be used as a list."
+            )
+    elif path.is_dir():
+        found = sorted(path.glob("*.ckpt"))
+    else:
+        found = [Path(p) for p in sorted(glob.glob(str(where)))]
+    if not found:
+        raise MisconfigurationException(
+            f"checkpoints={str(where)!r}: expected at least one .ckpt file there, found none. Give the directory (or a"
+            " glob) that an earlier run saved its checkpoints in."
+        )
+    return found
+
+
+def with_learning_rates(
+    checkpoints: Sequence[Checkpoint], module: LightningModule, given: float | Sequence[float] | None
+) -> list[Checkpoint]:
+    """Complete learning rates: the user's, else our entry in the file, else its ``optimizer_states``.
+
+    The rates in ``optimizer_states`` are those of the *next* step wherever a scheduler runs. They are matched to
+    parameters through the module's ``configure_optimizers``.
+
+    Args:
+        checkpoints: Checkpoints in order.
+        module: The isolated module, trainer attached.
+        given: One rate for all checkpoints, or one a checkpoint.
+
+    Returns:
+        The checkpoints; where a rate can't be known it stays None.
+
+    Raises:
+        MisconfigurationException: If ``given`` has another length than there are checkpoints.
+    """
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    if given is not None:
+        rates = [float(given)] * len(checkpoints) if isinstance(given, (int, float)) else [float(r) for r in given]
+        if len(rates) != len(checkpoints):
+            raise MisconfigurationException(
+                f"learning_rate=: expected one number, or one for each of {len(checkpoints)} checkpoints, found {len(rates)}."
+            )
+        return [replace(c, learning_rate=dict.fromkeys(names, r)) for c, r in zip(checkpoints, rates, strict=True)]
+    if all(c.learning_rate for c in checkpoints):
+        return list(checkpoints)
+    groups = _parameter_groups(module)
+    return [c if c.learning_rate else replace(c, learning_rate=_from_optimizer_states(c, groups)) for c in checkpoints]
+
+
+def require_learning_rates(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse checkpoints without a learning rate."""
+    for checkpoint in checkpoints:
+        if not checkpoint.learning_rate:
+            raise MisconfigurationException(
+                f"{checkpoint.path} doesn't say which learning rate was in force: found neither an `influence` entry nor"
+                " `optimizer_states` that fit `configure_optimizers`. TracIn and SelfInfluence weigh each checkpoint by"
+                " it: give InfluenceCallback(learning_rate=0.1), or one number a checkpoint."
+            )
+
+
+def check_model(checkpoints: Sequence[Checkpoint], module: LightningModule) -> None:
+    """Refuse checkpoints of another model."""
+    for checkpoint in checkpoints:
+        check_fits(load(checkpoint.path, checkpoint.trusted)["state_dict"], module, checkpoint.path)
+
+
+def _parameter_groups(module: LightningModule) -> list[list[list[str]]]:
+    """Name the parameters of each group of each optimiser that the module would configure."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    return [
+        [[names[id(p)] for p in group["params"] if id(p) in names] for group in optimizer.param_groups]
+        for optimizer in _optimizers(module.configure_optimizers())
+    ]
+
+
+def _optimizers(configured: Any) -> list[Optimizer]:
+    """Find the optimisers in whatever ``configure_optimizers`` may return."""
+    if isinstance(configured, Optimizer):
+        return [configured]
+    if isinstance(configured, dict):
+        return _optimizers(configured.get("optimizer"))
+    if isinstance(configured, (list, tuple)):
+        return [optimizer for item in configured for optimizer in _optimizers(item)]
+    return []
+
+
+def _from_optimizer_states(checkpoint: Checkpoint, groups: list[list[list[str]]]) -> dict[str, float] | None:
+    """Read learning rates from the optimiser states of a full checkpoint."""
+    states = load(checkpoint.path, checkpoint.trusted).get("optimizer_states") or []
+    if len(states) != len(groups):
+        return None
+    rates: dict[str, float] = {}
+    for state, names in zip(states, groups, strict=True):
+        saved = state["param_groups"]
+        if [len(group["params"]) for group in saved] != [len(group) for group in names]:
+            return None
+        for group, members in zip(saved, names, strict=True):
+            rates.update(dict.fromkeys(members, float(group["lr"])))
+    return rates

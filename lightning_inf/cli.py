@@ -1,0 +1,67 @@
+"""The command line: LightningCLI with one more subcommand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lightning_inf.callback import InfluenceCallback
+from lightning_inf.trainer import InfluenceTrainer
+
+
+class InfluenceCLI(LightningCLI):
+    """LightningCLI with the subcommand ``influence``, and InfluenceCallback's arguments under ``analysis``.
+
+    Use it in one's own script as LightningCLI is used: ``InfluenceCLI(MyModel, MyData)``. Configs of ``fit`` and
+    ``influence`` are interchangeable.
+
+    Args:
+        *args: As for LightningCLI.
+        trainer_class: A Trainer that has the method ``influence``.
+        **kwargs: As for LightningCLI.
+    """
+
+    def __init__(self, *args: Any, trainer_class: type[Trainer] = InfluenceTrainer, **kwargs: Any) -> None:
+        # The config saved by `fit` would otherwise stop `influence` in the same log directory.
+        kwargs.setdefault("save_config_kwargs", {"overwrite": True})
+        super().__init__(*args, trainer_class=trainer_class, **kwargs)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Add ``influence`` to Lightning's own."""
+        return {**LightningCLI.subcommands(), "influence": {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Put the callback's arguments under ``analysis``; the callback is added to every run."""
+        parser.add_lightning_class_args(InfluenceCallback, "analysis")  # type: ignore[arg-type]
+
+    def before_influence(self) -> None:
+        """Refuse to analyse a model that was never trained."""
+        config = self.config["influence"]
+        analysis = config["analysis"]
+        if not (config["ckpt_path"] or analysis["checkpoints"] or analysis["dirpath"]):
+            self.parser.error(
+                "influence: there is nothing to analyse but a model with fresh weights. Name a run: --ckpt_path"
+                " <log_dir>/influence/checkpoints/<file>.ckpt, --analysis.checkpoints <directory or glob>, or"
+                " --analysis.dirpath <log_dir>/influence."
+            )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``lightning-inf``.
+
+    Args:
+        args: Arguments in place of the command line's.
+    """
+    # A console script has its own folder first on the path, but class_path names classes of the user's project.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    InfluenceCLI(args=args)
+
+
+if __name__ == "__main__":
+    main()

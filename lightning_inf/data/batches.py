@@ -1,0 +1,91 @@
+"""Batches on the device, made from sample indices and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, Sampler
+from torch.utils._pytree import tree_map
+
+from lightning_inf.data.sources import Samples
+
+#: Moves a collated batch to the device as the user's hooks say.
+Transfer = Callable[[Any], Any]
+
+
+class IndexBatches(Sampler[list[int]]):
+    """Hands given lists of indices to a DataLoader, and remembers the ones that are under way.
+
+    A loader with workers asks ahead of what it yields, in order; :attr:`pending` keeps the lists until their batch
+    comes out.
+    """
+
+    def __init__(self, lists: Iterable[Sequence[int]]) -> None:
+        self.lists = lists
+        self.pending: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for indices in self.lists:
+            self.pending.append([int(i) for i in indices])
+            yield self.pending[-1]
+
+
+def stream(samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer) -> Iterator[tuple[list[int], Any]]:
+    """Yield ``(indices, batch on the device)`` for each list of indices, in order.
+
+    Args:
+        samples: The dataset and how it is collated.
+        lists: Lists of sample indices, one a batch; consumed lazily.
+        transfer: Moves a batch to the device.
+    """
+    sampler = IndexBatches(lists)
+    loader = DataLoader(samples.dataset, batch_sampler=sampler, collate_fn=samples.collate_fn, **samples.options)
+    for batch in loader:
+        yield sampler.pending.pop(0), transfer(batch)
+
+
+def fetch(samples: Samples, indices: Sequence[int], transfer: Transfer) -> Any:
+    """Make one batch of the samples with the given indices, in this process."""
+    return transfer(samples.collate_fn([samples.dataset[int(index)] for index in indices]))
+
+
+class ToDevice:
+    """Runs the user's batch transfer hooks, on the datamodule where it overrides them, else on the module.
+
+    Args:
+        trainer: The Trainer, for its datamodule and device.
+        module: The isolated module.
+        device: The device of the analysis.
+        dtype: What floating-point leaves are cast to where the Trainer runs in true half or double precision; the
+            analysis has its weights in this type.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._hooks = {name: self._owner(trainer, module, name) for name in _HOOKS}
+
+    @staticmethod
+    def _owner(trainer: Trainer, module: LightningModule, hook: str) -> Any:
+        datamodule = getattr(trainer, "datamodule", None)
+        overridden = datamodule is not None and is_overridden(hook, datamodule)
+        return getattr(datamodule if overridden else module, hook)
+
+    def __call__(self, batch: Any) -> Any:
+        """Move a batch."""
+        batch = self._hooks["on_before_batch_transfer"](batch, 0)
+        batch = self._hooks["transfer_batch_to_device"](batch, self.device, 0)
+        batch = self._hooks["on_after_batch_transfer"](batch, 0)
+        return batch if self.dtype is None else tree_map(self._cast, batch)
+
+    def _cast(self, leaf: Any) -> Any:
+        return leaf.to(self.dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")

@@ -1,0 +1,188 @@
+"""What a sample is called, what its classes are called, and which data set this is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from lightning_inf.data.repeatable import Repeatable
+
+_PROBED = 64
+
+
+def sample_id(dataset: Dataset[Any], index: int) -> str:
+    """Name a sample: the path of an ImageFolder item, through Subset and ConcatDataset; else its index.
+
+    Args:
+        dataset: The dataset that ``index`` counts in.
+        index: Position of the sample.
+
+    Returns:
+        The name, relative to the image folder's root.
+    """
+    owner, position = locate(dataset, index)
+    samples = getattr(owner, "samples", None)
+    if isinstance(samples, (list, tuple)) and position < len(samples):
+        entry = samples[position]
+        path = entry[0] if isinstance(entry, (list, tuple)) and entry else entry
+        if isinstance(path, (str, os.PathLike)):
+            root = getattr(owner, "root", None)
+            return os.path.relpath(path, root) if isinstance(root, (str, os.PathLike)) else os.fspath(path)
+    return str(index)
+
+
+def locate(dataset: Any, index: int) -> tuple[Any, int]:
+    """Follow an index through views, Subset and ConcatDataset to the dataset that holds the item."""
+    while True:
+        if isinstance(dataset, Repeatable):
+            dataset = dataset.dataset
+        elif isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, int(dataset.indices[index])
+        elif isinstance(dataset, ConcatDataset):
+            part = int(np.searchsorted(dataset.cumulative_sizes, index, side="right"))
+            index -= dataset.cumulative_sizes[part - 1] if part else 0
+            dataset = dataset.datasets[part]
+        else:
+            return dataset, index
+
+
+def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> Callable[[int], str]:
+    """Return the function that names training samples: the hook ``influence_id(index)``, else :func:`sample_id`."""
+    for owner in (getattr(trainer, "datamodule", None), module):
+        hook = getattr(owner, "influence_id", None)
+        if callable(hook):
+            return lambda index: str(hook(index))
+    return lambda index: sample_id(dataset, index)
+
+
+def class_names(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> list[str] | None:
+    """Find names of the classes: ``class_names`` on datamodule or module, else ``classes`` of the dataset."""
+    for owner in (getattr(trainer, "datamodule", None), module):
+        names = getattr(owner, "class_names", None)
+        if isinstance(names, (list, tuple)):
+            return [str(name) for name in names]
+    names = getattr(locate(dataset, 0)[0], "classes", None)
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else None
+
+
+def fingerprint(dataset: Dataset[Any]) -> str:
+    """Hash what tells a data set from another: its length, its labels and paths where it lists them, and 64 items.
+
+    Tensor datasets are hashed whole. A change in an item that is neither listed nor among the 64 goes unnoticed: the
+    whole of a data set can't be read twice before every run.
+    """
+    sha = hashlib.sha256(str(len(dataset)).encode())  # type: ignore[arg-type]
+    _hash_listing(sha, dataset)
+    count = len(dataset)  # type: ignore[arg-type]
+    with isolate_rng(include_cuda=False):
+        torch.manual_seed(0)
+        for index in sorted({round(i * (count - 1) / max(_PROBED - 1, 1)) for i in range(min(_PROBED, count))}):
+            _hash_value(sha, dataset[index])
+    return sha.hexdigest()[:24]
+
+
+def _hash_listing(sha: Any, dataset: Any) -> None:
+    """Hash the parts of a dataset that list every sample."""
+    if isinstance(dataset, Repeatable):
+        sha.update(f"repeatable{dataset.seed}".encode())
+        _hash_listing(sha, dataset.dataset)
+    elif isinstance(dataset, Subset):
+        _hash_value(sha, np.asarray(dataset.indices))
+        _hash_listing(sha, dataset.dataset)
+    elif isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            _hash_listing(sha, part)
+    elif isinstance(dataset, TensorDataset):
+        for tensor in dataset.tensors:
+            _hash_value(sha, tensor)
+    else:
+        for name in ("targets", "labels", "imgs", "samples"):
+            value = getattr(dataset, name, None)
+            if isinstance(value, (list, tuple, np.ndarray, torch.Tensor)):
+                _hash_value(sha, value)
+
+
+def _hash_value(sha: Any, value: Any) -> None:
+    """Feed an item's contents to a hash, through containers, tensors, arrays and images."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        sha.update(f"{value.shape}{value.dtype}".encode())
+        sha.update(np.ascontiguousarray(value).tobytes() if value.dtype != object else repr(value).encode())
+    elif isinstance(value, dict):
+        for key in value:
+            sha.update(str(key).encode())
+            _hash_value(sha, value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _hash_value(sha, item)
+    elif hasattr(value, "tobytes"):
+        sha.update(value.tobytes())
+    elif isinstance(value, (str, bytes, int, float, bool, type(None))):
+        sha.update(repr(value).encode())
+    elif hasattr(value, "__dict__"):
+        _hash_value(sha, vars(value))
+
+
+def known_indices(known: Sequence[int] | str, dataset: Any, samples: int) -> np.ndarray:
+    """Turn the user's ``known_issues`` into a boolean array of shape ``(samples,)``.
+
+    Args:
+        known: Indices of the samples with a wrong label, or the name of an attribute of the dataset that holds them
+            (indices, or one boolean a sample). Looked for through Subset.
+        dataset: The training dataset.
+        samples: Its length.
+
+    Raises:
+        ValueError: If the attribute is missing, or an index is out of range.
+    """
+    if isinstance(known, str):
+        values, subset = _attribute(dataset, known)
+    else:
+        values, subset = known, None
+    values = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
+    if values.dtype == bool:
+        values = values[subset] if subset is not None else values
+        if len(values) != samples:
+            raise ValueError(f"known_issues: expected one boolean for each of {samples} samples, found {len(values)}")
+        return values
+    mask = np.zeros(samples, dtype=bool)
+    indices = values.astype(np.int64).ravel()
+    if subset is not None:
+        indices = np.flatnonzero(np.isin(subset, indices))
+    if len(indices) and (indices.min() < 0 or indices.max() >= samples):
+        raise ValueError(
+            f"known_issues: expected indices in [0, {samples}), found {indices.min()}..{indices.max()}; an index is a"
+            " position in the training dataset"
+        )
+    mask[indices] = True
+    return mask
+
+
+def _attribute(dataset: Any, name: str) -> tuple[Any, np.ndarray | None]:
+    """Find an attribute on a dataset or inside its Subsets, with the outermost positions in its owner."""
+    positions: np.ndarray | None = None
+    seen = []
+    while True:
+        seen.append(type(dataset).__name__)
+        if not isinstance(dataset, Repeatable) and hasattr(dataset, name):
+            return getattr(dataset, name), positions
+        if isinstance(dataset, Repeatable):
+            dataset = dataset.dataset
+        elif isinstance(dataset, Subset):
+            inner = np.asarray(dataset.indices)
+            positions = inner if positions is None else inner[positions]
+            dataset = dataset.dataset
+        else:
+            raise ValueError(
+                f"known_issues={name!r}: expected an attribute of the training dataset, found none on {' > '.join(seen)}."
+                " Give indices, or name an attribute that holds indices or one boolean a sample."
+            )

@@ -1,0 +1,98 @@
+"""From stored answers to scores, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lightning_inf.data.chunks import Chunks
+from lightning_inf.methods.method import Method, Question
+from lightning_inf.sweep.ledger import Ledger
+from lightning_inf.sweep.measurements import directions
+from lightning_inf.sweep.plan import Pass
+
+#: How many training samples an individual reference names at each end.
+TOP = 20
+
+
+@dataclass
+class Ends:
+    """The training samples that help a reference most, and those that hurt it most.
+
+    Attributes:
+        helps: Indices and scores, best first.
+        hurts: Indices and scores, worst first.
+    """
+
+    helps: list[tuple[int, float]] = field(default_factory=list)
+    hurts: list[tuple[int, float]] = field(default_factory=list)
+
+    def take(self, indices: np.ndarray, values: np.ndarray) -> None:
+        """Merge a chunk in; ties go to the smaller index, non-finite values to nobody."""
+        finite = np.isfinite(values)
+        pairs = list(zip(indices[finite].tolist(), values[finite].tolist(), strict=True))
+        self.helps = sorted([*self.helps, *(p for p in pairs if p[1] > 0)], key=lambda p: (-p[1], p[0]))[:TOP]
+        self.hurts = sorted([*self.hurts, *(p for p in pairs if p[1] < 0)], key=lambda p: (p[1], p[0]))[:TOP]
+
+
+@dataclass
+class Scores:
+    """All that the methods say.
+
+    Attributes:
+        columns: Scores of shape ``(samples,)`` in fp64, by column; NaN where a sample was not scored or not finite.
+        scored: Indices of the samples that were scored.
+        ends: By method and reference.
+        reasons: Why a method has nothing to say about a reference (None: jointly), by method.
+    """
+
+    columns: dict[str, np.ndarray]
+    scored: np.ndarray
+    ends: dict[tuple[str, int], Ends]
+    reasons: dict[str, dict[int | None, str]]
+
+
+def collect(
+    questions: Mapping[str, Sequence[Question]], methods: Sequence[Method], ledger: Ledger, passes: Sequence[Pass], chunks: Chunks
+) -> Scores:
+    """Score every chunk once; only the scores stay in memory.
+
+    Args:
+        questions: By method.
+        methods: In the order of the report.
+        ledger: The stored answers.
+        passes: Whose answers they are.
+        chunks: The index range.
+
+    Returns:
+        The scores.
+    """
+    columns: dict[str, np.ndarray] = {}
+    ends: dict[tuple[str, int], Ends] = {}
+    for number in range(len(chunks)):
+        indices = np.asarray(chunks[number])
+        answers = ledger.read(passes, number)
+        for method in methods:
+            for question in questions[method.name]:
+                for name, values in question.score(answers).items():
+                    reference = question.target.reference if question.target else None
+                    if reference is None:
+                        whole = columns.setdefault(name, np.full(chunks.samples, np.nan))
+                        whole[indices] = values
+                    else:
+                        ends.setdefault((method.name, reference), Ends()).take(indices, values)
+    unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
+    reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
+    return Scores(columns, np.asarray(chunks.indices), ends, reasons)
+
+
+def _reasons(questions: Sequence[Question], unavailable: Mapping[str, str]) -> dict[int | None, str]:
+    """Name the questions that lost every direction they needed."""
+    found: dict[int | None, str] = {}
+    for question in questions:
+        needed = [d.key for m in question.measurements for d in directions(m)]
+        if needed and all(key in unavailable for key in needed):
+            found[question.target.reference if question.target else None] = unavailable[needed[0]]
+    return found

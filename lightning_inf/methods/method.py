@@ -1,0 +1,120 @@
+"""What an estimator is: questions, each with measurements and a way to score them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.references import Target
+from lightning_inf.sweep.measurements import Measurement
+
+#: A chunk's answers: by measurement, then by column, arrays of shape ``(samples, ...)``.
+Answers = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may ask about.
+
+    Attributes:
+        checkpoints: The captured checkpoints, in the order of training.
+        final: The checkpoint whose weights are analysed; also the last of ``checkpoints``.
+        joint: All references together.
+        individual: References that are asked one by one.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    final: Checkpoint
+    joint: Target
+    individual: Sequence[Target] = ()
+
+    @property
+    def targets(self) -> list[Target]:
+        """The joint question and the individual ones."""
+        return [self.joint, *self.individual]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to every training sample.
+
+    Attributes:
+        target: The references it is about, None where it is about the sample itself.
+        measurements: What the sweep is asked for.
+        score: Turns a chunk's answers into columns of shape ``(samples,)``. A measurement whose direction could not be
+            made is not among the answers; where nothing can be said, no column is returned.
+    """
+
+    target: Target | None
+    measurements: Sequence[Measurement]
+    score: Callable[[Answers], dict[str, np.ndarray]]
+
+
+class Method(ABC):
+    """An estimator. A new one is a subclass in a file of its own; YAML names it by ``class_path``.
+
+    Attributes:
+        name: Its column in ``scores.parquet``.
+        kind: What it speaks of: the ``references``, the sample ``self``, or the ``dynamics`` of training.
+        formula: What it computes, for the report.
+        polarity: How to read its sign.
+        suspicious: Which end of the score comes first in the rank: the ``lowest`` or ``highest``.
+        needs_learning_rate: Whether checkpoints without a learning rate must be refused.
+        rank_column: The rank's name in ``scores.parquet``.
+    """
+
+    name: str
+    kind: ClassVar[Literal["references", "self", "dynamics"]]
+    formula: str
+    polarity: ClassVar[str]
+    suspicious: ClassVar[Literal["lowest", "highest"]] = "lowest"
+    needs_learning_rate: ClassVar[bool] = False
+
+    @property
+    def rank_column(self) -> str:
+        """Where the rank stands: 1 is the most suspicious."""
+        return f"{self.name}_rank"
+
+    @property
+    def score_column(self) -> str:
+        """The column that the rank is taken of."""
+        return self.name
+
+    @abstractmethod
+    def ask(self, setting: Setting) -> list[Question]:
+        """Say what is to be measured.
+
+        Args:
+            setting: Checkpoints and references.
+
+        Returns:
+            Questions; for a method about references the joint one and one for each individual reference.
+        """
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments it was made with, for the report and the run's hash."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+
+@dataclass
+class Estimates:
+    """Sums up terms that may be missing: used by methods that add over checkpoints.
+
+    Attributes:
+        total: The sum so far, None before the first term.
+        terms: How many there were.
+    """
+
+    total: np.ndarray | None = None
+    terms: int = field(default=0)
+
+    def add(self, values: np.ndarray) -> None:
+        """Add a term in fp64."""
+        values = values.astype(np.float64)
+        self.total = values if self.total is None else self.total + values
+        self.terms += 1

@@ -1,0 +1,119 @@
+"""One call of a loss function, taken apart into the loss of each sample."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import _reduction as legacy
+
+#: The loss functions of ``torch.nn.functional`` that are taken apart. All of them have a ``reduction`` argument.
+OBSERVED: dict[Callable[..., Tensor], str] = {
+    F.cross_entropy: "cross_entropy",
+    F.nll_loss: "nll_loss",
+    F.binary_cross_entropy_with_logits: "binary_cross_entropy_with_logits",
+    F.binary_cross_entropy: "binary_cross_entropy",
+    F.mse_loss: "mse_loss",
+    F.l1_loss: "l1_loss",
+    F.smooth_l1_loss: "smooth_l1_loss",
+    F.huber_loss: "huber_loss",
+}
+_SIGNATURES = {function: inspect.signature(function) for function in OBSERVED}
+_INDEXED = ("cross_entropy", "nll_loss")
+
+
+@dataclass
+class LossCall:
+    """What one call of a loss function computed for each of B samples.
+
+    Attributes:
+        name: The function's name in ``torch.nn.functional``.
+        loss: The loss of each sample, shape ``(B,)``: the mean over a sample's own positions (their sum where the
+            user asked for a sum), times its class weights; 0 for a sample whose every target is ignored.
+        reduced: What the user's call returns: their own reduction of the same values.
+        count: How many positions of a sample counted, shape ``(B,)``: 0 where its target is ignored.
+        divisor: What a sample adds to the divisor of the user's mean, shape ``(B,)``: its class weights.
+        reduction: The user's reduction.
+        input: The call's first argument.
+        target: The call's target.
+    """
+
+    name: str
+    loss: Tensor
+    reduced: Tensor
+    count: Tensor
+    divisor: Tensor
+    reduction: str
+    input: Tensor
+    target: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The user's reduction, computed from the samples' losses: what they must reproduce. A scalar."""
+        summed = (self.loss * self.count).sum() if self.reduction != "sum" else self.loss.sum()
+        return summed if self.reduction == "sum" else summed / self.divisor.sum()
+
+    def classification(self) -> tuple[Tensor, Tensor] | None:
+        """Return ``(logits (B, C), target (B,))`` of a single-label classification, else None.
+
+        A binary target with one logit a sample is read as two classes with the logits ``(0, z)``. Ignored targets
+        come back as they are (negative, or out of the range of classes).
+        """
+        x, y = self.input, self.target
+        if self.name in _INDEXED and x.dim() == 2 and y.dim() == 1 and not y.is_floating_point():
+            return x, y
+        if self.name == "binary_cross_entropy_with_logits" and x.numel() == len(x) and y.numel() == len(y):
+            z, hard = x.reshape(-1), y.reshape(-1)
+            if bool(((hard == 0) | (hard == 1)).all()):
+                return torch.stack([torch.zeros_like(z), z], dim=1), hard.long()
+        return None
+
+
+def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> LossCall:
+    """Call a loss function of :data:`OBSERVED` twice, as the user did and unreduced.
+
+    Args:
+        function: A key of :data:`OBSERVED`.
+        args: The user's positional arguments.
+        kwargs: The user's keyword arguments.
+
+    Returns:
+        The call with its B samples. Everything in it is differentiable and passes through ``jvp`` and ``vmap``.
+    """
+    bound = _SIGNATURES[function].bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    reduction = given["reduction"]
+    if given.get("size_average") is not None or given.get("reduce") is not None:
+        reduction = legacy.legacy_get_string(given.get("size_average"), given.get("reduce"), emit_warning=False)
+    # The user's own call comes first: if it raises, its message is theirs.
+    reduced = function(*args, **kwargs)
+    unreduced = function(**{**given, "reduction": "none", **{k: None for k in ("size_average", "reduce") if k in given}})
+    name = OBSERVED[function]
+    if unreduced.dim() == 0:  # a sample without a batch dimension: count it as a batch of one
+        unreduced = unreduced.unsqueeze(0)
+    count, divisor = _positions(name, given, unreduced)
+    summed = unreduced.reshape(len(unreduced), -1).sum(dim=1)
+    loss = summed if reduction == "sum" else summed / count.clamp(min=1)
+    return LossCall(name, loss, reduced, count, divisor, reduction, given["input"], given["target"])
+
+
+def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Tensor, Tensor]:
+    """Count each sample's positions, and what they add to the divisor of a mean."""
+    batch, target = len(unreduced), given["target"]
+    weight = given.get("weight")
+    if name in _INDEXED and not target.is_floating_point():
+        valid = target != given["ignore_index"]
+        # `where` before indexing: an ignored target (-100) is no valid class.
+        weights = valid if weight is None else weight[torch.where(valid, target, 0)] * valid
+        return tuple(t.reshape(batch, -1).sum(dim=1).to(unreduced.dtype) for t in (valid, weights))  # type: ignore[return-value]
+    count = torch.full((batch,), unreduced.numel() / max(batch, 1), dtype=unreduced.dtype, device=unreduced.device)
+    if name == "cross_entropy" or weight is None or name.startswith("binary"):
+        return count, count
+    # The regression losses divide a weighted mean by the sum of the weights.
+    return count, weight.expand_as(unreduced).reshape(batch, -1).sum(dim=1).to(unreduced.dtype)

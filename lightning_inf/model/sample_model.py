@@ -1,0 +1,135 @@
+"""The function that everything else stands on: weights and a batch in, each sample's loss out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_inf.model.losses import LossCall
+from lightning_inf.model.observe import LossObserver, step_loss
+from lightning_inf.model.weights import Vector, Weights
+
+#: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
+#: at a time.
+Mode = Literal["influence_step", "observed", "replaced", "single"]
+
+
+@dataclass
+class Outputs:
+    """What a model says of B samples.
+
+    Attributes:
+        loss: The loss of each sample, shape ``(B,)``.
+        logits: For single-label classifiers, shape ``(B, C)``.
+        target: For single-label classifiers, class indices of shape ``(B,)``; outside ``[0, C)`` where ignored.
+    """
+
+    loss: Tensor
+    logits: Tensor | None = None
+    target: Tensor | None = None
+
+
+@dataclass
+class Trace:
+    """One run of the user's step: what it returned, and the loss calls it made."""
+
+    returned: Any
+    calls: list[LossCall] = field(default_factory=list)
+
+
+class SampleModel:
+    """A module as a pure function of its weights.
+
+    Args:
+        module: The isolated stand-in (see :func:`~lightning_inf.model.isolate.isolated`).
+        mode: How the samples' losses are had. ``single`` takes batches of one sample.
+
+    Attributes:
+        notes: What a reader of the report should know about how the loss was taken apart.
+        loss_name: The loss function that was seen, or the hook's name.
+    """
+
+    def __init__(self, module: LightningModule, mode: Mode = "observed") -> None:
+        self.module = module
+        self.mode: Mode = mode
+        self.notes: list[str] = []
+        self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
+        self._step = _Step(module, "influence_step" if mode == "influence_step" else "training_step")
+        self._writes_buffers: bool | None = None
+
+    def outputs(self, weights: Weights, batch: Any) -> Outputs:
+        """Evaluate a batch of B samples.
+
+        Args:
+            weights: The weights to evaluate with.
+            batch: A batch on the weights' device; of one sample in mode ``single``.
+
+        Returns:
+            Losses and, for single-label classifiers, logits and targets.
+        """
+        trace = self.trace(weights.trainable, weights.fixed, batch)
+        loss = self._losses(trace)
+        if self.mode == "influence_step":
+            mapping = trace.returned if isinstance(trace.returned, Mapping) else {}
+            return Outputs(loss, mapping.get("logits"), mapping.get("target"))
+        found = [c for c in (call.classification() for call in trace.calls) if c is not None and len(c[1]) == len(loss)]
+        logits, target = found[0] if len(found) == 1 else (None, None)
+        return Outputs(loss, logits, target)
+
+    def losses(self, trainable: Vector, fixed: Vector, batch: Any) -> Tensor:
+        """Compute the losses alone, shape ``(B,)``; differentiable, and safe under ``jvp``, ``grad`` and ``vmap``."""
+        return self._losses(self.trace(trainable, fixed, batch))
+
+    def trace(self, trainable: Vector, fixed: Vector, batch: Any, replace: bool | None = None) -> Trace:
+        """Run the user's step once under observation."""
+        if self._writes_buffers is not False:
+            # Buffers stay frozen: a step that writes into one gets a fresh copy each time.
+            fixed = {name: tensor.clone() for name, tensor in fixed.items()}
+        versions = [tensor._version for tensor in fixed.values()] if self._writes_buffers is None else None
+        named = {f"inner.{name}": tensor for name, tensor in {**fixed, **trainable}.items()}
+        with LossObserver(replace=self.mode == "replaced" if replace is None else replace) as observer:
+            returned = functional_call(self._step, named, (batch,))
+        if versions is not None:
+            self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
+        return Trace(returned, observer.calls)
+
+    def _losses(self, trace: Trace) -> Tensor:
+        """Pick the samples' losses out of a run."""
+        if self.mode == "observed":
+            return trace.calls[0].loss
+        if self.mode == "influence_step":
+            value = trace.returned["loss"] if isinstance(trace.returned, Mapping) else trace.returned
+        else:
+            value = step_loss(trace.returned)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{self.loss_name} returned {type(trace.returned).__name__}, not a loss tensor")
+        return value.reshape(1) if self.mode == "single" else value
+
+
+class _Step(nn.Module):
+    """Makes a step of the LightningModule the ``forward`` that ``functional_call`` calls."""
+
+    def __init__(self, inner: LightningModule, hook: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.hook = hook
+        parameters = inspect.signature(getattr(inner, hook)).parameters
+        kinds = [p.kind for p in parameters.values()]
+        self.takes_index = len(parameters) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
+        self.train(inner.training)
+
+    def forward(self, batch: Any) -> Any:
+        step = getattr(self.inner, self.hook)
+        return step(batch, 0) if self.takes_index else step(batch)
+
+
+def device_of(weights: Weights) -> torch.device:
+    """Return the device that the weights lie on."""
+    return next(iter((*weights.trainable.values(), *weights.fixed.values())), torch.zeros(())).device

@@ -1,0 +1,111 @@
+"""``summary.json``: what was done, what was found, what was left out."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_inf.audit.mislabeled import RULE, THRESHOLD, LabelIssues
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.methods.collect import Scores
+from lightning_inf.methods.method import Method
+
+SCHEMA_VERSION = 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import lightning
+    import torch
+
+    from lightning_inf import __version__
+
+    python = platform.python_version()
+    return {"lightning_inf": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "python": python}
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def checkpoint_entries(checkpoints: Sequence[Checkpoint], directory: Path) -> list[dict[str, Any]]:
+    """Describe checkpoints; paths inside the run directory are relative to it."""
+    entries = []
+    for checkpoint in checkpoints:
+        path = checkpoint.path
+        inside = path.is_absolute() and path.is_relative_to(directory)
+        rates = set((checkpoint.learning_rate or {}).values())
+        entries.append(
+            {
+                "file": str(path.relative_to(directory)) if inside else str(path),
+                "epoch": checkpoint.epoch,
+                "step": checkpoint.step,
+                # One number where all parameters share it; groups may differ.
+                "learning_rate": max(rates) if rates else None,
+                "learning_rates": sorted(rates),
+                "key": checkpoint.key,
+            }
+        )
+    return entries
+
+
+def method_entries(
+    methods: Sequence[Method], scores: Scores, backends: Mapping[str, str], notes: Sequence[str], seconds: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Describe each method with its formula, polarity and what became of it."""
+    entries = []
+    for method in methods:
+        values = scores.columns.get(method.score_column)
+        finite = 0 if values is None else int(np.isfinite(values[scores.scored]).sum())
+        reasons = scores.reasons[method.name]
+        own_notes = [f"reference {r}: {why}" if r is not None else f"joint question: {why}" for r, why in reasons.items()]
+        entries.append(
+            {
+                "name": method.name,
+                "kind": method.kind,
+                "class_path": f"{type(method).__module__}.{type(method).__qualname__}",
+                "arguments": method.arguments(),
+                "formula": method.formula,
+                "polarity": method.polarity,
+                "backend": backends.get(method.name, "forward passes"),
+                "seconds": seconds.get(method.name),
+                "scored": finite,
+                "non_finite": 0 if values is None else len(scores.scored) - finite,
+                "columns": [method.score_column] if method.score_column in scores.columns else [],
+                "rank_column": method.rank_column,
+                "notes": [*own_notes, *(notes if method.kind != "dynamics" else [])],
+            }
+        )
+    return entries
+
+
+def issue_entries(issues: LabelIssues | None, columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Count label issues, with threshold and rule."""
+    score = columns.get("label_score")
+    finite = score[np.isfinite(score)] if score is not None else np.array([])
+    return [
+        {
+            "issue_type": "label",
+            "num_issues": issues.count if issues else None,
+            "threshold": THRESHOLD,
+            "threshold_rule": RULE,
+            "score": float(finite.mean()) if len(finite) else None,
+        }
+    ]
+
+
+def verdict(issues: LabelIssues | None, scored: int, samples: int) -> str:
+    """Say in one sentence what was found."""
+    part = f"{scored:,} training samples" if scored == samples else f"{scored:,} of {samples:,} training samples"
+    if issues is None:
+        return f"{part} scored. The model has no class labels that could be judged; see self-influence and influence."
+    if issues.count == 0:
+        return f"No label issue among {part}: none was believed less than another label over the course of training."
+    share = issues.count / max(int(issues.known.sum()), 1)
+    return f"{issues.count:,} of {part} ({share:.1%}) probably carry a wrong label."

@@ -1,0 +1,158 @@
+"""``scores.parquet`` and ``attributions.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightning_inf.audit.mislabeled import LabelIssues
+from lightning_inf.files import atomic
+from lightning_inf.methods.collect import Ends
+
+#: Columns of training dynamics after those of the methods, in this order.
+DYNAMICS = ("loss", "probability", "margin", "aum", "confidence", "variability")
+#: Columns that are not written: they live on in others.
+_INTERNAL = ("label", "label_score", "other_label", "other_confidence")
+_ROWS = 65_536
+
+
+def write_scores(
+    path: Path,
+    columns: Mapping[str, np.ndarray],
+    ranks: Mapping[str, np.ndarray],
+    issues: LabelIssues | None,
+    samples: int,
+    name_of: Callable[[int], str],
+    class_names: list[str] | None,
+) -> None:
+    """Write one row a training sample, in dataset order.
+
+    Args:
+        path: ``scores.parquet``.
+        columns: Scores of shape ``(samples,)`` by column; non-finite values become null.
+        ranks: Ranks of shape ``(samples,)`` by column; 0 becomes null.
+        issues: Findings about labels, None where there are no classes.
+        samples: How many rows.
+        name_of: Names a sample.
+        class_names: Names of the classes.
+    """
+    names = ["self_influence", *(n for n in columns if n != "self_influence" and n not in (*DYNAMICS, *_INTERNAL))]
+    # Columns of training dynamics are always there; those of methods that did not run are not.
+    names = [n for n in names if n in columns]
+
+    def table(rows: slice) -> pa.Table:
+        label = _label(columns, rows, samples)
+        suggested = issues.suggested[rows] if issues else np.full(len(label), -1)
+        known = issues.known[rows] if issues else np.zeros(len(label), dtype=bool)
+        data: dict[str, pa.Array] = {
+            "index": pa.array(np.arange(samples)[rows]),
+            "sample_id": pa.array([_clean(name_of(i)) for i in range(*rows.indices(samples))], pa.string()),
+            "label": _integers(label, label >= 0),
+            "label_name": _class_names(label, class_names),
+            "suggested_label": _integers(suggested, suggested >= 0),
+            "suggested_label_name": _class_names(suggested, class_names),
+            "suggested_confidence": _floats(issues.confidence[rows] if issues else None, len(label), pa.float32()),
+            "is_label_issue": pa.array(issues.is_issue[rows] if issues else known, mask=~known),
+            "label_score": _floats(_rows(columns, "label_score", rows), len(label), pa.float32()),
+            "label_rank": _rank(_rows(ranks, "label_rank", rows), len(label)),
+        }
+        for name in names:
+            data[name] = _floats(columns[name][rows], len(label), pa.float64())
+            if f"{name}_rank" in ranks:
+                data[f"{name}_rank"] = _rank(ranks[f"{name}_rank"][rows], len(label))
+        for name in DYNAMICS:
+            data[name] = _floats(_rows(columns, name, rows), len(label), pa.float32())
+        return pa.table(data)
+
+    _write(path, (table(slice(start, start + _ROWS)) for start in range(0, max(samples, 1), _ROWS)))
+
+
+def write_attributions(
+    path: Path,
+    ends: Mapping[tuple[str, int], Ends],
+    name_of: Callable[[int], str],
+    reference_name_of: Callable[[int], str],
+) -> None:
+    """Write the training samples at both ends for each reference that was asked alone.
+
+    Args:
+        path: ``attributions.parquet``.
+        ends: By method and reference.
+        name_of: Names a training sample.
+        reference_name_of: Names a reference.
+    """
+    rows = [
+        (reference, _clean(reference_name_of(reference)), rank, direction, index, _clean(name_of(index)), value, method)
+        for (method, reference), both in ends.items()
+        for direction, pairs in (("helps", both.helps), ("hurts", both.hurts))
+        for rank, (index, value) in enumerate(pairs, start=1)
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(_ATTRIBUTIONS)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, _ATTRIBUTIONS, strict=True)]
+    _write(path, iter([pa.table(arrays, schema=_ATTRIBUTIONS)]))
+
+
+_ATTRIBUTIONS = pa.schema(
+    [
+        ("reference_index", pa.int64()),
+        ("reference_id", pa.string()),
+        ("rank", pa.int64()),
+        ("direction", pa.string()),
+        ("train_index", pa.int64()),
+        ("sample_id", pa.string()),
+        ("influence", pa.float64()),
+        ("method", pa.string()),
+    ]
+)
+
+
+def _write(path: Path, tables: object) -> None:
+    """Stream tables of one schema into a file."""
+    with atomic(path) as temporary:
+        writer = None
+        for table in tables:  # type: ignore[attr-defined]
+            writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd", write_page_checksum=True)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+
+
+def _rows(columns: Mapping[str, np.ndarray], name: str, rows: slice) -> np.ndarray | None:
+    return columns[name][rows] if name in columns else None
+
+
+def _label(columns: Mapping[str, np.ndarray], rows: slice, samples: int) -> np.ndarray:
+    """Given labels as integers, -1 where there is none."""
+    if "label" not in columns:
+        return np.full(len(range(*rows.indices(samples))), -1)
+    values = columns["label"][rows]
+    return np.where(np.isfinite(values), np.nan_to_num(values, nan=-1), -1).astype(np.int64)
+
+
+def _integers(values: np.ndarray, valid: np.ndarray) -> pa.Array:
+    return pa.array(values.astype(np.int64), pa.int64(), mask=~valid)
+
+
+def _rank(values: np.ndarray | None, count: int) -> pa.Array:
+    return pa.nulls(count, pa.int64()) if values is None else _integers(values, values > 0)
+
+
+def _floats(values: np.ndarray | None, count: int, kind: pa.DataType) -> pa.Array:
+    """Absent and non-finite values are null, never NaN."""
+    return pa.nulls(count, kind) if values is None else pa.array(values, pa.float64(), mask=~np.isfinite(values)).cast(kind)
+
+
+def _class_names(labels: np.ndarray, names: list[str] | None) -> pa.Array:
+    """Names of labels; the number itself where the classes have none."""
+    return pa.array(
+        [None if i < 0 else _clean(names[i]) if names and i < len(names) else str(i) for i in labels.tolist()], pa.string()
+    )
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates (file names of another encoding): neither Parquet nor JSON can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,157 @@
+"""Three ways to the directional derivative of each sample's loss, and one to its gradient's norm.
+
+``jvp``: forward-mode differentiation, exact. ``central``: two forward passes, any model. ``vmap``: each sample's
+gradient, materialised in slices, which also gives norms and any number of products. All answer the same question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, jvp, vmap
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.weights import Vector, Weights, norm
+
+#: Bytes of per-sample gradients that are held at once.
+GRADIENT_BYTES = 256 << 20
+
+
+def forward_mode(model: SampleModel, weights: Weights, tangents: Sequence[Vector], batch: Any) -> Tensor:
+    """Differentiate B samples' losses along T tangents by forward-mode differentiation.
+
+    Args:
+        model: The model.
+        weights: Where.
+        tangents: T vectors; a missing name is zero.
+        batch: A batch of B samples.
+
+    Returns:
+        Derivatives of shape ``(B, T)``.
+    """
+    columns = []
+    for tangent in tangents:
+        full = {n: tangent[n].to(p.dtype) if n in tangent else torch.zeros_like(p) for n, p in weights.trainable.items()}
+        columns.append(jvp(lambda p: model.losses(p, weights.fixed, batch), (weights.trainable,), (full,))[1])
+    return torch.stack(columns, dim=1)
+
+
+def central(
+    model: SampleModel,
+    weights: Weights,
+    tangents: Sequence[Vector],
+    batch: Any,
+    step: float = 1e-6,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    r"""Differentiate by central differences, :math:`(l_i(\theta + h v) - l_i(\theta - h v)) / 2h`.
+
+    Args:
+        model: The model.
+        weights: Where.
+        tangents: T vectors.
+        batch: A batch of B samples.
+        step: Length of ``h v`` in units of the norm of the parameters.
+        dtype: Precision of the two passes, else that of the weights.
+
+    Returns:
+        Derivatives of shape ``(B, T)``.
+    """
+    if dtype is not None:
+        weights = weights.to(dtype)
+        batch = tree_map(lambda leaf: leaf.to(dtype) if _is_float(leaf) else leaf, batch)
+    reach = step * (weights.norm or 1.0)
+    columns = []
+    for tangent in tangents:
+        length = norm(tangent)
+        h = reach / length if length else 0.0
+        sides = []
+        for sign in (h, -h):
+            moved = weights.moved({n: t.to(weights.trainable[n].dtype) for n, t in tangent.items()}, sign)
+            # Detached from any graph, accumulated in fp64: the difference is far smaller than its terms.
+            sides.append(model.losses(moved.trainable, moved.fixed, batch).double())
+        columns.append((sides[0] - sides[1]) / (2 * h) if h else torch.zeros_like(sides[0]))
+    return torch.stack(columns, dim=1)
+
+
+def per_sample_gradients(
+    model: SampleModel, weights: Weights, batch: Any, size: int, vectorize: bool = True
+) -> Iterator[tuple[Tensor, Vector]]:
+    """Yield ``(losses (b,), gradients (b, *shape) by name)`` of consecutive slices of a batch of ``size`` samples.
+
+    Args:
+        model: The model.
+        weights: Where.
+        batch: The batch; with ``vectorize``, its tensors have the samples in their first dimension.
+        size: B.
+        vectorize: By ``vmap``; else by one backward pass a sample, which takes any model.
+    """
+    if not vectorize:
+        yield from _one_by_one(model, weights, batch, size)
+        return
+    each = max(1, min(size, GRADIENT_BYTES // max(4 * sum(p.numel() for p in weights.trainable.values()), 1)))
+    leaves, spec = tree_flatten(batch)
+    mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
+
+    def loss(trainable: Vector, parts: list[Any]) -> Tensor:
+        one = [part.unsqueeze(0) if m else part for part, m in zip(parts, mapped, strict=True)]
+        return model.losses(trainable, weights.fixed, tree_unflatten(one, spec)).squeeze(0)
+
+    gradient = vmap(grad_and_value(loss), in_dims=(None, [0 if m else None for m in mapped]))
+    for start in range(0, size, each):
+        part = [leaf[start : start + each] if m else leaf for leaf, m in zip(leaves, mapped, strict=True)]
+        grads, losses = gradient(weights.trainable, part)
+        yield losses, grads
+
+
+def _one_by_one(model: SampleModel, weights: Weights, batch: Any, size: int) -> Iterator[tuple[Tensor, Vector]]:
+    """Take each sample's gradient by a backward pass of its own."""
+    params = {name: tensor.detach().requires_grad_() for name, tensor in weights.trainable.items()}
+    with torch.enable_grad():  # not around the yields: a generator's context would leak to its caller
+        losses = model.losses(params, weights.fixed, batch)
+    for i in range(size):
+        grads: Sequence[Tensor | None] = [None] * len(params)
+        if losses.requires_grad:
+            leaves = list(params.values())
+            grads = torch.autograd.grad(losses[i], leaves, retain_graph=True, allow_unused=True)
+        pairs = zip(params.items(), grads, strict=True)
+        yield losses[i : i + 1].detach(), {n: (torch.zeros_like(p) if g is None else g)[None] for (n, p), g in pairs}
+
+
+def products(gradients: Vector, tangents: Sequence[Vector]) -> Tensor:
+    """Multiply b per-sample gradients with T tangents: shape ``(b, T)``."""
+    count = len(next(iter(gradients.values())))
+    total = torch.zeros(count, len(tangents), dtype=torch.float64, device=next(iter(gradients.values())).device)
+    for name, gradient in gradients.items():
+        columns = [t[name].reshape(-1) if name in t else torch.zeros_like(gradient[0]).reshape(-1) for t in tangents]
+        total += (gradient.reshape(count, -1) @ torch.stack(columns, dim=1).to(gradient.dtype)).double()
+    return total
+
+
+def squared_norms(gradients: Vector, scale: Mapping[str, float] | None) -> Tensor:
+    """Sum ``scale`` times the squared norm of b per-sample gradients over the parameters: shape ``(b,)``."""
+    parts = [
+        (1.0 if scale is None else scale.get(name, 0.0)) * gradient.reshape(len(gradient), -1).double().square().sum(1)
+        for name, gradient in gradients.items()
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def exact(model: SampleModel, weights: Weights, tangents: Sequence[Vector], batch: Any, count: int) -> Tensor:
+    """Derivatives of a batch's first ``count`` samples by one backward pass each: what the others are checked by."""
+    rows = []
+    for _, gradient in _one_by_one(model, weights, batch, count):
+        rows.append(products(gradient, tangents))
+    return torch.cat(rows)
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+#: Signature shared by the ways to take a derivative.
+Derivative = Callable[[SampleModel, Weights, Sequence[Vector], Any], Tensor]

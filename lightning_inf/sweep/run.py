@@ -1,0 +1,144 @@
+"""The run: every pass over every chunk that is missing, shared out over the ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.batches import Transfer, stream
+from lightning_inf.data.chunks import Chunks
+from lightning_inf.data.sources import Samples
+from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.sweep.evaluate import Answers, Evaluator
+from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
+from lightning_inf.sweep.plan import Pass, Point
+from lightning_inf.sweep.ranks import Ranks
+
+#: Makes a pass's directions, on rank 0: vectors, and reasons where one can't be made, by key.
+MakeVectors = Callable[[Pass], tuple[dict[str, Vector], dict[str, str]]]
+
+
+@dataclass
+class Sweep:
+    """Runs passes and stores their answers.
+
+    Attributes:
+        evaluator: Answers measurements on a batch.
+        samples: The training samples.
+        chunks: Their index range in pieces.
+        transfer: Moves a batch to the device.
+        batch_size: Samples in a batch.
+        ledger: Where the answers go.
+        ranks: The processes that share the work.
+        weights: Loads the weights of a checkpoint.
+        make_vectors: Makes directions.
+        progress: Called with the number of samples done, on this rank.
+    """
+
+    evaluator: Evaluator
+    samples: Samples
+    chunks: Chunks
+    transfer: Transfer
+    batch_size: int
+    ledger: Ledger
+    ranks: Ranks
+    weights: Callable[[Checkpoint], Weights]
+    make_vectors: MakeVectors
+    progress: Callable[[int], None] = field(default=lambda samples: None)
+
+    def run(self, passes: Sequence[Pass]) -> None:
+        """Complete the passes. Every rank calls it with equal passes and leaves when rank 0 has seen all files."""
+        for number, work in enumerate(passes):
+            if self.ranks.rank == 0:
+                missing = self.ledger.missing(work)
+                if missing:
+                    self._prepare(work)
+                self.ranks.publish(f"pass-{number}", missing)
+            else:
+                missing = self.ranks.wait(f"pass-{number}")
+            started = time.perf_counter()
+            self._share(work, missing[self.ranks.rank :: self.ranks.world])
+            done = len(self.chunks) - len(missing)
+            self.progress(min(done * self.chunks.size, self.chunks.scored))
+            if self.ranks.rank == 0:
+                self.ranks.until(lambda work=work: not self.ledger.missing(work))  # type: ignore[misc]
+                if missing:
+                    seconds = round(time.perf_counter() - started, 3)
+                    info = {"backends": self.evaluator.used, "notes": self.evaluator.notes, "seconds": seconds}
+                    self.ledger.write_info(work, info)
+                self.ledger.finish(work)
+
+    def _prepare(self, work: Pass) -> None:
+        """Make the directions unless an interrupted run left them: with the same ones, its chunks stay valid."""
+        if self.ledger.read_vectors(work, torch.device("cpu")) is None:
+            vectors, unavailable = self.make_vectors(work)
+            self.ledger.write_vectors(work, vectors, unavailable)
+
+    def _share(self, work: Pass, chunks: Sequence[int]) -> None:
+        """Score this rank's chunks."""
+        if not chunks:
+            return
+        weights = {key: self.weights(checkpoint) for key, checkpoint in work.checkpoints.items()}
+        device = next(iter(next(iter(weights.values())).trainable.values())).device
+        vectors = self.ledger.read_vectors(work, device) or {}
+        lists = self.chunks.batches(chunks, self.batch_size)
+        batches = stream(self.samples, lists, self.transfer)
+        for chunk in chunks:
+            self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
+            self.ranks.check()
+
+    def _chunk(
+        self,
+        work: Pass,
+        samples: int,
+        weights: dict[str, Weights],
+        vectors: dict[str, Vector],
+        batches: Iterator[tuple[list[int], Any]],
+    ) -> ChunkAnswers:
+        """Measure the next ``samples`` samples at every point."""
+        parts: dict[str, dict[str, list[np.ndarray]]] = {}
+        done = 0
+        while done < samples:
+            indices, batch = next(batches)
+            for point in work.points:
+                for key, columns in self._at(point, weights, vectors, indices, batch).items():
+                    for name, values in to_numpy(columns).items():
+                        parts.setdefault(key, {}).setdefault(name, []).append(values)
+            done += len(indices)
+            self.progress(len(indices))
+        return {key: {n: np.concatenate(v) for n, v in columns.items()} for key, columns in parts.items()}
+
+    def _at(
+        self, point: Point, weights: dict[str, Weights], vectors: dict[str, Vector], indices: list[int], batch: Any
+    ) -> Answers:
+        """Measure a batch at one point; a displacement is formed here, so that only directions stay in memory."""
+        here = weights[point.checkpoint.key]
+        if point.moved is not None:
+            if point.moved.key not in vectors:
+                return {}  # the probe had none to give; its reason is in the ledger
+            here = here.moved(vectors[point.moved.key])
+        try:
+            return self.evaluator(here, point.measurements, vectors, batch, len(indices))
+        except IndexError as error:
+            raise ValueError(self._name_culprit(here, point, vectors, indices, error)) from error
+
+    def _name_culprit(
+        self, here: Weights, point: Point, vectors: dict[str, Vector], indices: list[int], error: IndexError
+    ) -> str:
+        """Find the sample that a batch failed on: most often its label is out of range."""
+        for index in indices:
+            for _, batch in stream(self.samples, [[index]], self.transfer):
+                try:
+                    self.evaluator(here, point.measurements, vectors, batch, 1)
+                except IndexError as culprit:
+                    return (
+                        f"training sample {index} can't be evaluated: {culprit}. Its label is probably out of range;"
+                        " correct or remove the sample."
+                    )
+        return f"a batch of training samples {indices[0]}..{indices[-1]} can't be evaluated: {error}"

@@ -1,0 +1,365 @@
+"""The page says what the files say, shows hostile text as text, and is the same bytes every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_inf.report.html import LIST_LENGTH, ranked_rows, render
+
+MakeRun = Callable[..., Path]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "{{7*7}}",
+    "{% raw %}",
+    "]]>",
+    '"><img src=x onerror=alert(1)>',
+    "'</style><b>",
+    "&lt;b&gt;",
+    "x" * 3000,
+]
+
+
+class Structure(HTMLParser):
+    """Collects the tags and attributes of a page, and fails on tags that do not nest."""
+
+    VOID = frozenset({"meta", "rect"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def page_of(directory: Path) -> str:
+    return render(directory).read_text(encoding="utf-8")
+
+
+def section(page: str, name: str) -> str:
+    return page.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+def indices(part: str) -> list[int]:
+    return [int(index) for index in re.findall(r'data-label="Index">(\d+)<', part)]
+
+
+def test_twice_the_same_bytes(make_run: MakeRun) -> None:
+    directory = make_run(known=14)
+    first = render(directory)
+    content = first.read_bytes()
+    assert first == directory / "report.html"
+    assert render(directory).read_bytes() == content
+    assert {path.name for path in directory.iterdir()} == {
+        "report.html",
+        "scores.parquet",
+        "attributions.parquet",
+        "summary.json",
+    }
+
+
+def test_policy_comes_first_and_its_hash_is_that_of_the_style(make_run: MakeRun) -> None:
+    page = page_of(make_run())
+    head = page.split("<head>")[1].lstrip()
+    assert head.startswith('<meta http-equiv="Content-Security-Policy"')
+    style = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    assert len(style) == 1
+    digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
+    policy = head.split('content="')[1].split('"')[0]
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def test_nothing_runs_and_nothing_is_loaded(make_run: MakeRun) -> None:
+    structure = Structure(page_of(make_run(known=14)))
+    assert not {tag for tag, _ in structure.tags} & {"script", "img", "link", "iframe", "object", "form", "base"}
+    for _, attributes in structure.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "src")]
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_markup_is_accessible(make_run: MakeRun) -> None:
+    structure = Structure(page_of(make_run(known=14)))
+    ids = [attributes["id"] for _, attributes in structure.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in structure.tags:
+        target = (attributes.get("href") or "").lstrip("#") or attributes.get("aria-labelledby")
+        assert target is None or target in ids
+    count = [tag for tag, _ in structure.tags].count
+    assert count("table") == count("caption") == count("thead")
+    assert count("h1") == count("main") == 1
+    assert all("scope" in attributes for tag, attributes in structure.tags if tag == "th")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_shown_and_does_nothing(make_run: MakeRun, text: str) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["verdict"] = summary["run"]["model"] = summary["references"]["source"] = text
+        summary["left_out"] = summary["methods"][0]["notes"] = [text]
+        summary["methods"][0]["name"] = summary["methods"][0]["formula"] = text
+        summary["methods"][0]["arguments"] = {text: {"nested": [text]}}
+        summary["files"] = {text: {"sha256": text, "bytes": 1}}
+        columns["sample_id"][0] = text
+
+    plain = Structure(page_of(make_run(wrong={0}, known=1)))
+    page = page_of(make_run(names=[text, "bee"], wrong={0}, known=1, change=change))
+    structure = Structure(page)
+    assert {tag for tag, _ in structure.tags} == {tag for tag, _ in plain.tags}
+    assert page.count("</style>") == 1
+    if "<" in text or '"' in text:
+        assert text not in page
+    shown = re.sub(r"<[^>]+>", "", page.split("<body>")[1])
+    assert unescape(shown).count(text) >= 10
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("a\x00b", r"a\x00b"),
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("a\u2066b\x85", r"a\u2066b\x85"),
+        ("lone \udc80", r"lone \udc80"),
+    ],
+)
+def test_control_characters_are_shown_as_escapes(make_run: MakeRun, raw: str, shown: str) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["verdict"] = raw
+        if "\udc80" not in raw:  # Parquet holds no lone surrogates.
+            columns["sample_id"][0] = raw
+
+    page = page_of(make_run(wrong={0}, change=change))
+    assert raw not in page
+    assert page.count(shown) >= (1 if "\udc80" in raw else 2)
+
+
+def test_counts_are_those_of_the_summary(make_run: MakeRun) -> None:
+    directory = make_run(samples=1437, wrong=set(range(0, 1437, 11)), known=131)
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    page = page_of(directory)
+    flags = pq.read_table(directory / "scores.parquet", columns=["is_label_issue"])["is_label_issue"].to_pylist()
+    figures = re.findall(r'class="figure" value="([^"]*)"', page)
+    assert int(figures[0]) == summary["dataset"]["scored"] == 1437
+    assert int(figures[1]) == summary["issues"][0]["num_issues"] == sum(flags) == 131
+    assert int(figures[3]) == summary["references"]["joint"]
+    assert float(figures[4]) == 0.981
+    assert "9.1% of the samples scored" in Structure(page).text
+    classes = re.findall(r'<td class="n">([\d,]+)</td><td class="n">([\d,]+)</td>', section(page, "classes"))
+    assert sum(int(n.replace(",", "")) for n, _ in classes) == 1437
+    assert sum(int(k.replace(",", "")) for _, k in classes) == 131
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [("suspects", "label_rank"), ("references", "forward_inf_rank"), ("memorised", "self_influence_rank")],
+)
+def test_lists_are_the_first_of_their_ranking_in_order(make_run: MakeRun, name: str, rank: str) -> None:
+    directory = make_run()
+    table = pq.read_table(directory / "scores.parquet", columns=["index", rank]).to_pylist()
+    expected = [row["index"] for row in sorted(table, key=lambda row: row[rank])][:LIST_LENGTH]
+    part = section(page_of(directory), name)
+    assert indices(part) == expected
+    assert [int(rank) for rank in re.findall(r'data-label="Rank">(\d+)<', part)] == list(range(1, LIST_LENGTH + 1))
+
+
+def test_a_forward_inf_method_is_preferred_for_the_references(make_run: MakeRun) -> None:
+    def swap(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["methods"].reverse()
+
+    def without(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["methods"] = [method for method in summary["methods"] if method["name"] != "forward_inf"]
+
+    assert "<code>forward_inf</code>" in section(page_of(make_run(change=swap)), "references")
+    assert "<code>tracin</code>" in section(page_of(make_run(change=without)), "references")
+
+
+def test_label_issues_are_marked_and_ranks_of_other_methods_stand_beside(make_run: MakeRun) -> None:
+    directory = make_run(samples=200, wrong={3, 4, 5})
+    part = section(page_of(directory), "suspects")
+    assert part.count('class="flag"') == part.count('<tr role="row" class="issue">') == 3
+    row = ranked_rows(directory / "scores.parquet", "label_rank", ["index", "tracin_rank"], limit=1)[0]
+    cells = part.split("<tbody")[1].split("</tr>")[0]
+    assert f'data-label="Index">{row["index"]}<' in cells
+    assert re.search(rf'data-label="rank by tracin">(<b class="hit">)?{row["tracin_rank"]}<', cells)
+
+
+def truth(**precision: float) -> Callable[[dict[str, Any], dict[str, list[Any]]], None]:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        methods = {name: {"average_precision": value, "auroc": None} for name, value in precision.items()}
+        summary["known_issues"] = {"count": 12, "prevalence": 0.1, "methods": methods}
+
+    return change
+
+
+def test_default_list_is_not_praised_where_known_truth_prefers_another(make_run: MakeRun) -> None:
+    page = page_of(make_run(change=truth(label_score=0.61, forward_inf=0.3, self_influence=0.87)))
+    text = section(page, "suspects")
+    assert "self_influence is the better list: average precision 0.870, against 0.610 for this one" in text
+    assert "bear this out" not in text
+
+
+@pytest.mark.parametrize(
+    ("rival", "expected"),
+    [(0.5, "bear this out: average precision 0.610, against 0.500 for tracin"), (0.6101, "tracin is level with it")],
+)
+def test_default_list_is_compared_with_the_best_rival(make_run: MakeRun, rival: float, expected: str) -> None:
+    text = Structure(page_of(make_run(change=truth(label_score=0.61, tracin=rival, forward_inf=0.2)))).text
+    assert expected in text
+
+
+def test_average_precision_stands_in_every_heading_or_nowhere(make_run: MakeRun) -> None:
+    page = page_of(make_run(known=14))
+    for name, value in (("suspects", "0.981"), ("references", "0.774"), ("memorised", "0.853")):
+        assert f"average precision {value}" in section(page, name).split("</h2>")[0]
+    assert "known_issues=" not in page
+    page = page_of(make_run(known=None))
+    assert "average precision" not in page.lower()
+    assert "<code>known_issues=</code>" in page
+
+
+def test_a_reference_shows_five_each_way_with_the_sign_as_a_direction(make_run: MakeRun) -> None:
+    part = section(page_of(make_run(references=20)), "influence")
+    assert part.count("<details") == 16
+    assert "the first 16 are shown" in part
+    first = part.split("<details")[1]
+    assert first.count('class="plus"') == first.count('class="minus"') == 5
+    widths = [int(width) for width in re.findall(r'class="plus" x="61" y="2" width="(\d+)"', first)]
+    assert widths == sorted(widths, reverse=True)
+    assert max(int(width) for width in re.findall(r'class="(?:plus|minus)"[^>]*width="(\d+)"', first)) == 60
+
+
+def test_many_classes_are_cut_to_the_worst_fifty(make_run: MakeRun) -> None:
+    names = [f"class {i}" for i in range(1000)]
+    page = page_of(make_run(samples=3000, names=names))
+    part = section(page, "classes")
+    assert "The worst 50 of 1,000 classes" in part
+    assert part.count("<tr>") == 51
+
+
+def test_a_class_of_two_does_not_lead_by_chance(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["classes"] = [
+            {"label": 0, "label_name": "small", "samples": 2, "label_issues": 1},
+            {"label": 1, "label_name": "large", "samples": 200, "label_issues": 80},
+            {"label": 2, "label_name": "clean", "samples": 300, "label_issues": 0},
+            {"label": 3, "label_name": "empty", "samples": 0, "label_issues": None},
+        ]
+
+    part = section(page_of(make_run(change=change)), "classes")
+    assert re.findall(r"<bdi>(\w+)</bdi>", part) == ["large", "small", "clean", "empty"]
+
+
+def test_regression_has_no_label_columns(make_run: MakeRun) -> None:
+    page = page_of(make_run(names=None, references=0))
+    assert "there is nothing to rank" in section(page, "suspects")
+    assert "This run has no classes." in page
+    assert "No reference was looked at one by one" in page
+    assert "Given label" not in page
+    assert "Suggestion" not in page
+    assert len(indices(section(page, "references"))) == LIST_LENGTH
+    assert 'sort_values("forward_inf_rank")' in unescape(page)
+
+
+def test_method_columns_may_be_absent_or_null(make_run: MakeRun) -> None:
+    def null(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        columns["tracin_rank"] = columns["tracin"] = [None] * 120
+
+    page = page_of(make_run(drop=("forward_inf", "forward_inf_rank"), change=null))
+    assert "there is nothing to rank" in section(page, "references")
+    assert "rank by tracin" not in page
+    assert len(indices(section(page, "suspects"))) == LIST_LENGTH
+
+
+def test_no_method_at_all(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["methods"] = []
+
+    page = page_of(make_run(change=change, references=0))
+    assert "No method that uses held-out references" in page
+    assert "Self-influence was not part of this run." in page
+
+
+def test_nothing_suspicious_is_said_so(make_run: MakeRun) -> None:
+    page = page_of(make_run(wrong=set()))
+    assert "Nothing is suspicious by the rule of this run" in page
+    assert 'class="flag"' not in section(page, "suspects")
+    assert len(indices(section(page, "suspects"))) == LIST_LENGTH
+
+
+@pytest.mark.parametrize("wrong", [set(), {0}])
+def test_a_single_sample(make_run: MakeRun, wrong: set[int]) -> None:
+    page = page_of(make_run(samples=1, names=["only"], wrong=wrong, references=1))
+    assert indices(section(page, "suspects")) == [0]
+    assert "The sample ranked first" in page
+
+
+def test_missing_numbers_are_dashes(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["run"].update(seconds=None, seed=None, world_size=None)
+        summary["cost"] = {"estimated_seconds": None, "budget_seconds": None, "passes": None, "disk_bytes": None}
+        summary["issues"][0].update(num_issues=None, threshold=None, threshold_rule=None, score=None)
+        summary["checkpoints"][0].update(learning_rate=None, epoch=None, step=None)
+        summary["methods"][0].update(seconds=None, scored=None, non_finite=None, backend=None)
+        summary["known_issues"] = {"count": None, "prevalence": None, "methods": {"label_score": None}}
+
+    page = page_of(make_run(change=change))
+    assert ">None<" not in page
+    assert "None " not in Structure(page).text.replace("None. ", "")
+    assert "seed –" in page
+
+
+def test_non_finite_samples_are_named(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["non_finite"] = [{"column": "loss", "count": 250, "indices": list(range(1000, 1250))}]
+
+    text = Structure(page_of(make_run(change=change))).text
+    assert "1000, 1001" in text
+    assert "1099 and more" in text
+    assert "1100" not in text.split("Not finite")[1].split("References")[0]
+
+
+def test_another_schema_is_refused(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["schema_version"] = 2
+
+    with pytest.raises(ValueError, match="schema version 2"):
+        render(make_run(change=change))
+
+
+def test_only_our_own_style_is_exempt_from_escaping() -> None:
+    source = Path(render.__code__.co_filename)
+    template = source.with_name("page.html.jinja").read_text(encoding="utf-8")
+    assert "|safe" not in template.replace(" ", "")
+    assert source.read_text(encoding="utf-8").count("Markup(") == 1
+    assert "</style" not in source.with_name("page.css").read_text(encoding="utf-8")
