@@ -177,7 +177,7 @@ class InfluenceCallback(Callback):
         """Prove that the analysis will be possible, before the first batch."""
         with examined(trainer, pl_module, self.settings):
             pass
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             assert self.directory is not None
             self.captures.start(self.directory / "checkpoints", write=trainer.is_global_zero)
 
@@ -191,7 +191,7 @@ class InfluenceCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Capture a checkpoint, if the epoch is one to keep."""
-        if trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self._epoch_started is not None:
             self._epochs.append(time.perf_counter() - self._epoch_started)
@@ -200,7 +200,7 @@ class InfluenceCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Capture the last state and run the analysis."""
-        if trainer.fast_dev_run or self.captures.directory is None:
+        if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
             return
         self.captures.end(trainer, pl_module, self._averaged(trainer))
         trainer.strategy.barrier("influence-captures")

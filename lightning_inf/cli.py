@@ -6,7 +6,6 @@ import os
 import sys
 from typing import Any
 
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_inf.callback import InfluenceCallback
@@ -21,14 +20,14 @@ class InfluenceCLI(LightningCLI):
 
     Args:
         *args: As for LightningCLI.
-        trainer_class: A Trainer that has the method ``influence``.
-        **kwargs: As for LightningCLI.
+        **kwargs: As for LightningCLI; a ``trainer_class`` must have the method ``influence``.
     """
 
-    def __init__(self, *args: Any, trainer_class: type[Trainer] = InfluenceTrainer, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("trainer_class", InfluenceTrainer)
         # The config saved by `fit` would otherwise stop `influence` in the same log directory.
         kwargs.setdefault("save_config_kwargs", {"overwrite": True})
-        super().__init__(*args, trainer_class=trainer_class, **kwargs)
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -37,7 +36,7 @@ class InfluenceCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Put the callback's arguments under ``analysis``; the callback is added to every run."""
-        parser.add_lightning_class_args(InfluenceCallback, "analysis")  # type: ignore[arg-type]
+        parser.add_lightning_class_args(InfluenceCallback, "analysis")
 
     def before_influence(self) -> None:
         """Refuse to analyse a model that was never trained."""

@@ -60,7 +60,9 @@ class InfluenceMixin(_Base):
             ``logits`` of shape ``(B, C)`` and ``target`` of shape ``(B,)`` with class indices, which enable
             margins, suggested labels and per-class tables.
         """
-        raise NotImplementedError("`influence_step` is optional; override it to say how each sample's loss is computed.")
+        raise NotImplementedError(
+            "`influence_step` is optional; override it to say how each sample's loss is computed."
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note the learning rate in force. An override must call ``super()``."""

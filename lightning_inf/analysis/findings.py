@@ -84,7 +84,9 @@ def write_findings(
     tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names)
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     labels = _labels(columns, samples)
-    judged = {name: columns[name] for name in (*_JUDGED, *(m.score_column for m in settings.methods)) if name in columns}
+    judged = {
+        name: columns[name] for name in (*_JUDGED, *(m.score_column for m in settings.methods)) if name in columns
+    }
     content = {
         "schema_version": summary.SCHEMA_VERSION,
         "verdict": summary.verdict(issues, len(scores.scored), samples),

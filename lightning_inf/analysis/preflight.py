@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from lightning_inf.analysis.settings import Settings
 from lightning_inf.data.batches import ToDevice, fetch
 from lightning_inf.data.references import References
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
@@ -20,7 +21,6 @@ from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
-from lightning_inf.analysis.settings import Settings
 
 
 @dataclass

@@ -165,7 +165,7 @@ class _Analysis:
                 "passes": len(passes),
                 "disk_bytes": units.disk(passes, self.chunks.scored),
             }
-            decided = {
+            decided: dict[str, Any] = {
                 "keys": [c.key for c in extent.checkpoints],
                 "individual": extent.individual,
                 "left_out": extent.left_out,

@@ -90,15 +90,23 @@ class Captures:
             state: Another state dict to keep as the last, such as averaged weights.
         """
         last = self.entries[-1] if self.entries else None
+        crowded: list[dict[str, Any]] = []
         if last and last["step"] == trainer.global_step and state is None:
             last["last"] = True
         else:
-            if last and last["step"] == trainer.global_step:
-                self.entries.pop()
+            crowded = [self.entries.pop()] if last and (last["step"] == trainer.global_step or self._full) else []
             self._add(trainer, module, max(trainer.current_epoch - 1, 0), state)
             self.entries[-1]["last"] = True
         if trainer.is_global_zero:
             self._write_manifest()
+            for entry in crowded:
+                if entry["file"] != self.entries[-1]["file"]:
+                    self._file(entry).unlink(missing_ok=True)
+
+    @property
+    def _full(self) -> bool:
+        """Whether there is no room for the last state; the first capture goes only where one is all to be kept."""
+        return len(self.entries) >= self._schedule.keep
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for a full checkpoint."""
@@ -128,9 +136,7 @@ class Captures:
             entry["optimizer"] = _optimizer_state(trainer, module)
         return entry
 
-    def _add(
-        self, trainer: Trainer, module: LightningModule, epoch: int, state: dict[str, Any] | None = None
-    ) -> None:
+    def _add(self, trainer: Trainer, module: LightningModule, epoch: int, state: dict[str, Any] | None = None) -> None:
         name = f"epoch={epoch:04d}-step={trainer.global_step:08d}.ckpt"
         entry = self.entry(trainer, module, epoch)
         self.entries = [e for e in self.entries if e["file"] != name]
@@ -177,7 +183,8 @@ def _safe_hyper_parameters(module: LightningModule) -> dict[str, Any]:
 def _optimizer_state(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Collect second moments and settings by parameter name."""
     names = {id(p): name for name, p in module.named_parameters()}
-    moments, settings = {}, {}
+    moments: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             plain = {k: v for k, v in group.items() if isinstance(v, (int, float, bool, tuple)) and k != "params"}

@@ -85,7 +85,7 @@ def load(path: Path, trusted: Sequence[Any] = ()) -> dict[str, Any]:
     """
     try:
         with torch.serialization.safe_globals([_resolve(name) for name in trusted]):
-            content = TorchCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
+            content = TorchCheckpointIO().load_checkpoint(path, map_location=_to_cpu, weights_only=True)
     except pickle.UnpicklingError as error:
         raise MisconfigurationException(
             f"{path} holds more than tensors and plain types, so it can't be loaded safely: {_first_lines(error)}\n"
@@ -115,6 +115,10 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path) -> None:
             f" ({len(missing) + len(shapes)} of {len(expected)} parameters differ). Point `checkpoints=` (or `ckpt_path`)"
             " to files of this model, or build the model with the arguments that it was trained with."
         )
+
+
+def _to_cpu(storage: Any, location: str) -> Any:
+    return storage
 
 
 def _resolve(name: Any) -> Any:

@@ -18,7 +18,9 @@ from lightning_inf.checkpoints.checkpoint import Checkpoint, check_fits, load
 from lightning_inf.files import read_json
 
 
-def find(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], trusted: Sequence[Any] = ()) -> list[Checkpoint]:
+def find(
+    where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], trusted: Sequence[Any] = ()
+) -> list[Checkpoint]:
     """Read the checkpoints of a directory, a glob or a list of files, in the order of training.
 
     Args:

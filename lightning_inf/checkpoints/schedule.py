@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 class Schedule:
-    """Evenly spaced epochs, never more than ``keep`` together with the last.
+    """Evenly spaced epochs, never more than ``keep``.
 
     Epochs are captured at a stride of 1. When there are too many, the stride doubles and every second one goes. So the
-    first stays, the spacing is even at any time, and writes become rarer the longer the training is. The last epoch
-    comes on top of it, when training ends.
+    first stays, the spacing is even at any time, and writes become rarer the longer the training is. The last state
+    takes the place of the latest capture when training ends, if there is no room for both.
 
     Args:
-        keep: The most checkpoints to keep, the last included.
+        keep: The most checkpoints to keep.
 
     Example:
         >>> schedule = Schedule(keep=4)
@@ -41,7 +41,7 @@ class Schedule:
             return False, []
         before = set(self.kept)
         self.kept.append(epoch)
-        while len(self.kept) > self.keep - 1 and len(self.kept) > 1:
+        while len(self.kept) > self.keep:
             self.stride *= 2
             self.kept = [e for e in self.kept if e % self.stride == 0]
         return epoch in self.kept, sorted(before - set(self.kept))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, Sampler
 from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Sampler
 
 from lightning_inf.data.sources import Samples
 

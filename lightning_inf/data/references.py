@@ -56,9 +56,7 @@ class References:
     _collated: dict[tuple[int, ...], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def choose(
-        cls, samples: Samples, transfer: Transfer, batch_size: int, seed: int, limit: int = POOL
-    ) -> References:
+    def choose(cls, samples: Samples, transfer: Transfer, batch_size: int, seed: int, limit: int = POOL) -> References:
         """Take all references, or a seeded part of ``limit`` where there are more."""
         count = len(samples)
         pool = range(count) if count <= limit else np.random.default_rng(seed).choice(count, limit, replace=False)

@@ -65,7 +65,9 @@ def same(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, Tensor):
-        return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=left.is_floating_point())
+        return left.shape == right.shape and torch.allclose(
+            left, right, rtol=0, atol=0, equal_nan=left.is_floating_point()
+        )
     if isinstance(left, np.ndarray):
         return left.tobytes() == right.tobytes()
     if isinstance(left, dict):

@@ -55,7 +55,11 @@ class Scores:
 
 
 def collect(
-    questions: Mapping[str, Sequence[Question]], methods: Sequence[Method], ledger: Ledger, passes: Sequence[Pass], chunks: Chunks
+    questions: Mapping[str, Sequence[Question]],
+    methods: Sequence[Method],
+    ledger: Ledger,
+    passes: Sequence[Pass],
+    chunks: Chunks,
 ) -> Scores:
     """Score every chunk once; only the scores stay in memory.
 

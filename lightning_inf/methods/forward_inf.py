@@ -18,7 +18,8 @@ from lightning_inf.sweep.measurements import DerivativeAt, LossAt, Measurement
 class ForwardINF(Method):
     r"""Mirrored influence by K ascent steps on the references (Ko et al., CVPR 2024, Algorithm 1).
 
-    .. math:: s_i = \ell_i(\theta_K) - \ell_i(\theta), \qquad \theta_{k+1} = \theta_k + \text{step of } \nabla L(\theta_k, D_{ref})
+    .. math:: s_i = \ell_i(\theta_K) - \ell_i(\theta), \qquad
+        \theta_{k+1} = \theta_k + \text{a step along } \nabla L(\theta_k, D_{ref})
 
     The references are unlearned a little; a training sample whose loss rises with theirs has helped to learn them.
     ``steps=0`` is the limit of small steps (Eq. 14 without curvature): the derivative of the sample's loss along the
@@ -65,7 +66,9 @@ class ForwardINF(Method):
                 " step='plain' and only then (normalised steps have `radius`)"
             )
         if radius <= 0 or (alpha is not None and alpha <= 0):
-            raise ValueError("ForwardINF: expected `radius` and `alpha` above 0; the ascent raises the references' loss")
+            raise ValueError(
+                "ForwardINF: expected `radius` and `alpha` above 0; the ascent raises the references' loss"
+            )
         self.steps = steps
         self.radius = radius
         self.step = step

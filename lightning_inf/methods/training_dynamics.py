@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -81,7 +82,7 @@ class TrainingDynamics(Method):
         }
 
 
-def best_other(seen: list[dict[str, np.ndarray]] | list[object], label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def best_other(seen: Sequence[Mapping[str, np.ndarray]], label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the best label besides the given one, by probabilities averaged over checkpoints.
 
     Args:
@@ -92,11 +93,11 @@ def best_other(seen: list[dict[str, np.ndarray]] | list[object], label: np.ndarr
         The label, shape ``(n,)``, and its mean probability, fp64. Where only the 16 largest probabilities were kept,
         a label counts as 0 at checkpoints that did not have it among them.
     """
-    first: dict[str, np.ndarray] = seen[0]  # type: ignore[assignment]
+    first = seen[0]
     count = len(label)
     rows = np.arange(count)
     if "probabilities" in first:
-        mean = np.mean([s["probabilities"] for s in seen], axis=0, dtype=np.float64)  # type: ignore[index]
+        mean: np.ndarray = np.asarray(np.mean([s["probabilities"] for s in seen], axis=0, dtype=np.float64))
         mean[rows[label >= 0], label[label >= 0]] = -1.0
         other = mean.argmax(axis=1)
         return other, mean[rows, other]
@@ -108,7 +109,7 @@ def best_other(seen: list[dict[str, np.ndarray]] | list[object], label: np.ndarr
         table = np.zeros((len(label[part]), classes))
         local = np.arange(len(table))
         for s in seen:
-            np.add.at(table, (local[:, None], s["top_label"][part]), s["top"][part])  # type: ignore[index]
+            np.add.at(table, (local[:, None], s["top_label"][part]), s["top"][part])
         known = label[part] >= 0
         table[local[known], label[part][known]] = -1.0
         labels[part] = table.argmax(axis=1)

@@ -93,7 +93,8 @@ def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: d
         reduction = legacy.legacy_get_string(given.get("size_average"), given.get("reduce"), emit_warning=False)
     # The user's own call comes first: if it raises, its message is theirs.
     reduced = function(*args, **kwargs)
-    unreduced = function(**{**given, "reduction": "none", **{k: None for k in ("size_average", "reduce") if k in given}})
+    modern: dict[str, Any] = {key: None for key in ("size_average", "reduce") if key in given}
+    unreduced = function(**{**given, **modern, "reduction": "none"})
     name = OBSERVED[function]
     if unreduced.dim() == 0:  # a sample without a batch dimension: count it as a batch of one
         unreduced = unreduced.unsqueeze(0)
@@ -111,7 +112,8 @@ def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Ten
         valid = target != given["ignore_index"]
         # `where` before indexing: an ignored target (-100) is no valid class.
         weights = valid if weight is None else weight[torch.where(valid, target, 0)] * valid
-        return tuple(t.reshape(batch, -1).sum(dim=1).to(unreduced.dtype) for t in (valid, weights))  # type: ignore[return-value]
+        count, divisor = (t.reshape(batch, -1).sum(dim=1).to(unreduced.dtype) for t in (valid, weights))
+        return count, divisor
     count = torch.full((batch,), unreduced.numel() / max(batch, 1), dtype=unreduced.dtype, device=unreduced.device)
     if name == "cross_entropy" or weight is None or name.startswith("binary"):
         return count, count

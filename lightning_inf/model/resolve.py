@@ -82,7 +82,7 @@ _REMEDY = (
 
 
 def _observed(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
-    """Watching its loss function"""  # noqa: D400, D415 - a fragment of the error message
+    """Watching its loss function"""  # noqa: D415 - a fragment of the error message
     model = SampleModel(module, "observed")
     trace = model.trace(weights.trainable, weights.fixed, batches(indices))
     loss = step_loss(trace.returned)
@@ -99,7 +99,7 @@ def _observed(module: LightningModule, weights: Weights, batches: Batches, indic
 
 
 def _replaced(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
-    """Replacing its reduction by 'none'"""  # noqa: D400, D415
+    """Replacing its reduction by 'none'"""  # noqa: D415
     model = SampleModel(module, "replaced")
     plain = model.trace(weights.trainable, weights.fixed, batches(indices), replace=False)
     whole = step_loss(plain.returned)
@@ -131,7 +131,7 @@ def _replaced(module: LightningModule, weights: Weights, batches: Batches, indic
 
 
 def _single(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
-    """Batches of one sample"""  # noqa: D400, D415
+    """Batches of one sample"""  # noqa: D415
     model = SampleModel(module, "single")
     whole = step_loss(model.trace(weights.trainable, weights.fixed, batches(indices)).returned)
     if whole is None:

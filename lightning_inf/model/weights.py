@@ -38,7 +38,8 @@ class Weights:
             Detached copies on the module's device, floating-point halves as float32.
         """
         state = state or {}
-        trainable, fixed = {}, {}
+        trainable: Vector = {}
+        fixed: Vector = {}
         for name, parameter in module.named_parameters():
             value = _prepare(state.get(name, parameter), parameter.device)
             (trainable if parameter.requires_grad else fixed)[name] = value

@@ -57,9 +57,7 @@ class Ascent:
             if displacement is not None:
                 return displacement
             size /= 2
-        raise Unavailable(
-            f"the ascent left finite numbers at every step size from {self.size:g} down to {size * 2:g}"
-        )
+        raise Unavailable(f"the ascent left finite numbers at every step size from {self.size:g} down to {size * 2:g}")
 
     def _climb(self, scene: Scene, size: float) -> Vector | None:
         """Take the steps; None where numbers stop being finite on the way."""

@@ -124,10 +124,11 @@ class Indices:
         self.samples = len(loader.dataset)
         sampler = loader.batch_sampler
         cls = type(sampler)
+        body = {"__iter__": _recording(cls), "__slots__": (), "__module__": cls.__module__}
         try:
-            # Single inheritance: another base would change the layout, which Python refuses.
-            sampler.__class__ = type(cls.__name__, (cls,), {"__iter__": _recording(cls), "__module__": cls.__module__})
-        except TypeError:
+            # Single inheritance and no slots: another base, or a new `__dict__`, would change the layout.
+            sampler.__class__ = type(cls.__name__, (cls,), body)
+        except TypeError:  # a list, for one
             self._reason = f"the train loader's batch sampler ({cls.__name__}) can't be watched"
             return
         self._swapped = (sampler, cls)
@@ -167,7 +168,7 @@ class Indices:
 def _recording(cls: type) -> Any:
     """Make the ``__iter__`` that wraps the class's own."""
 
-    def __iter__(self: Any) -> Stream:  # noqa: N807
+    def __iter__(self: Any) -> Stream:
         return Stream(cls.__iter__(self))  # type: ignore[attr-defined]
 
     return __iter__
@@ -183,6 +184,8 @@ def _obstacle(loader: Any) -> str | None:
         return "the train loader has `batch_size=None`, so its dataset yields whole batches and samples have no index"
     if loader.num_workers and not getattr(loader, "in_order", True):
         return "the train loader has `in_order=False`, so its batches come in another order than they were asked for"
-    if not hasattr(type(loader.dataset), "__len__"):
-        return f"the training dataset ({type(loader.dataset).__name__}) has no `__len__`, so its samples can't be numbered"
+    try:
+        len(loader.dataset)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return f"the training dataset ({type(loader.dataset).__name__}) has no length, so its samples can't be numbered"
     return None

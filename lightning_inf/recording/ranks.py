@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
-_BYTES = 1024
+#: Room for a reason of 300 characters, each escaped by JSON to at most 12 bytes.
+_BYTES = 4096
 
 
 def several(trainer: Trainer) -> bool:

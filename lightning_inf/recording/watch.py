@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
@@ -55,9 +56,13 @@ class Watch:
         """
         self.detach()
         if getattr(module, "_compiler_ctx", None) is not None:
-            raise NotRecordable("the module is compiled as a whole (`torch.compile(module)`), so its step can't be watched")
+            raise NotRecordable(
+                "the module is compiled as a whole (`torch.compile(module)`), so its step can't be watched"
+            )
         if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
-            raise NotRecordable("`training_step(dataloader_iter)` draws its batches itself, so their samples are unknown")
+            raise NotRecordable(
+                "`training_step(dataloader_iter)` draws its batches itself, so their samples are unknown"
+            )
         self._patch = Patch(trainer.strategy, "training_step")
         self._patch.put(self._step)
 
@@ -93,11 +98,18 @@ class Watch:
 
 
 class _Watcher(TorchFunctionMode):
-    """Takes loss calls apart without a graph: cheaper than :class:`~lightning_inf.model.observe.LossObserver`."""
+    """Takes loss calls apart without a graph: cheaper than :class:`~lightning_inf.model.observe.LossObserver`.
+
+    Attributes:
+        calls: The loss of each sample and, for single-label classifiers, logits and target, of each call.
+        names: What was called.
+        failure: Why a call could not be taken apart.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[LossCall] = []
+        self.calls: list[Observation] = []
+        self.names: list[str] = []
         self.failure: str | None = None
 
     def __torch_function__(
@@ -115,14 +127,33 @@ class _Watcher(TorchFunctionMode):
         if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors):
             self.failure = "training_step computes its loss inside a transform of torch.func"
             return
+        self.names.append(OBSERVED[func])
+        args, kwargs = tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
         try:
             with torch.no_grad():
-                call = take_apart(func, tuple(_detached(a) for a in args), {k: _detached(v) for k, v in kwargs.items()})
+                self.calls.append(_plain(func, args, kwargs) or _observation(take_apart(func, args, kwargs)))
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             # The user's own call has just succeeded, so it is for us alone.
             self.failure = f"a call of {OBSERVED[func]} can't be taken apart: {error}"
-            return
-        self.calls.append(call)
+
+
+def _plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
+    """Take the usual call apart, ``cross_entropy(logits, labels, ...)``, with one operation; None if it is another."""
+    if func not in (F.cross_entropy, F.nll_loss) or len(args) != 2 or {"size_average", "reduce"} & kwargs.keys():
+        return None
+    logits, target = args
+    if logits.dim() != 2 or target.dim() != 1 or target.is_floating_point() or logits.shape[1] < 2:
+        return None
+    # Clones: the user may go on to change both in place.
+    return Observation(func(logits, target, **{**kwargs, "reduction": "none"}), logits.clone(), target.clone())
+
+
+def _observation(call: LossCall) -> Observation:
+    """Keep of a call what is recorded."""
+    pair = call.classification()
+    if pair is None or pair[0].shape[1] < 2:
+        return Observation(call.loss)
+    return Observation(call.loss, pair[0].clone(), pair[1].clone())
 
 
 def attribute(seen: _Watcher, samples: int) -> Observation:
@@ -138,18 +169,17 @@ def attribute(seen: _Watcher, samples: int) -> Observation:
     if seen.failure is not None:
         raise NotRecordable(seen.failure)
     calls = [call for call in seen.calls if len(call.loss) == samples]
-    pairs = [(call, call.classification()) for call in calls]
-    found = [(call, pair) for call, pair in pairs if pair is not None and pair[0].shape[1] > 1]
+    found = [call for call in calls if call.logits is not None]
     if len(found) == 1:
-        call, (logits, target) = found[0]  # type: ignore[misc]
-        # Clones: the user may go on to change both in place.
-        return Observation(call.loss, logits.clone(), target.clone())
-    if len(calls) != 1:
-        names = ", ".join(f"{call.name} of {len(call.loss)}" for call in seen.calls) or "none"
-        raise NotRecordable(
-            f"expected one loss of torch.nn.functional with the batch's {samples} samples in training_step, found: {names}"
-        )
-    return Observation(calls[0].loss)
+        return found[0]
+    if len(calls) == 1:
+        return calls[0]
+    names = (
+        ", ".join(f"{name} of {len(call.loss)}" for name, call in zip(seen.names, seen.calls, strict=True)) or "none"
+    )
+    raise NotRecordable(
+        f"expected one loss of torch.nn.functional with the batch's {samples} samples in training_step, found: {names}"
+    )
 
 
 def _detached(value: Any) -> Any:

@@ -32,7 +32,9 @@ def progress(trainer: Trainer, total: int) -> Iterator[Callable[[int], None]]:
         task = display.add_task("Influence", total=total)
         yield lambda samples: display.update(task, advance=samples, refresh=True)
         return
-    with Tqdm(desc="Influence", total=total, file=sys.stdout, bar_format=TQDMProgressBar.BAR_FORMAT, leave=True) as line:
+    with Tqdm(
+        desc="Influence", total=total, file=sys.stdout, bar_format=TQDMProgressBar.BAR_FORMAT, leave=True
+    ) as line:
         yield lambda samples: _advance(line, samples)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,8 @@ SCHEMA_VERSION = 1
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    import lightning
-    import torch
-
-    from lightning_inf import __version__
-
-    python = platform.python_version()
-    return {"lightning_inf": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "python": python}
+    packages = {name: metadata.version(name) for name in ("lightning_inf", "torch", "lightning")}
+    return {**packages, "python": platform.python_version()}
 
 
 def now() -> str:
@@ -56,7 +52,11 @@ def checkpoint_entries(checkpoints: Sequence[Checkpoint], directory: Path) -> li
 
 
 def method_entries(
-    methods: Sequence[Method], scores: Scores, backends: Mapping[str, str], notes: Sequence[str], seconds: Mapping[str, float]
+    methods: Sequence[Method],
+    scores: Scores,
+    backends: Mapping[str, str],
+    notes: Sequence[str],
+    seconds: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """Describe each method with its formula, polarity and what became of it."""
     entries = []
@@ -64,7 +64,9 @@ def method_entries(
         values = scores.columns.get(method.score_column)
         finite = 0 if values is None else int(np.isfinite(values[scores.scored]).sum())
         reasons = scores.reasons[method.name]
-        own_notes = [f"reference {r}: {why}" if r is not None else f"joint question: {why}" for r, why in reasons.items()]
+        own_notes = [
+            f"reference {r}: {why}" if r is not None else f"joint question: {why}" for r, why in reasons.items()
+        ]
         entries.append(
             {
                 "name": method.name,

@@ -143,13 +143,18 @@ def _rank(values: np.ndarray | None, count: int) -> pa.Array:
 
 def _floats(values: np.ndarray | None, count: int, kind: pa.DataType) -> pa.Array:
     """Absent and non-finite values are null, never NaN."""
-    return pa.nulls(count, kind) if values is None else pa.array(values, pa.float64(), mask=~np.isfinite(values)).cast(kind)
+    return (
+        pa.nulls(count, kind)
+        if values is None
+        else pa.array(values, pa.float64(), mask=~np.isfinite(values)).cast(kind)
+    )
 
 
 def _class_names(labels: np.ndarray, names: list[str] | None) -> pa.Array:
     """Names of labels; the number itself where the classes have none."""
     return pa.array(
-        [None if i < 0 else _clean(names[i]) if names and i < len(names) else str(i) for i in labels.tolist()], pa.string()
+        [None if i < 0 else _clean(names[i]) if names and i < len(names) else str(i) for i in labels.tolist()],
+        pa.string(),
     )
 
 

@@ -35,7 +35,9 @@ def forward_mode(model: SampleModel, weights: Weights, tangents: Sequence[Vector
     """
     columns = []
     for tangent in tangents:
-        full = {n: tangent[n].to(p.dtype) if n in tangent else torch.zeros_like(p) for n, p in weights.trainable.items()}
+        full = {
+            n: tangent[n].to(p.dtype) if n in tangent else torch.zeros_like(p) for n, p in weights.trainable.items()
+        }
         columns.append(jvp(lambda p: model.losses(p, weights.fixed, batch), (weights.trainable,), (full,))[1])
     return torch.stack(columns, dim=1)
 
@@ -112,14 +114,14 @@ def _one_by_one(model: SampleModel, weights: Weights, batch: Any, size: int) -> 
     """Take each sample's gradient by a backward pass of its own."""
     params = {name: tensor.detach().requires_grad_() for name, tensor in weights.trainable.items()}
     with torch.enable_grad():  # not around the yields: a generator's context would leak to its caller
-        losses = model.losses(params, weights.fixed, batch)
+        losses = model.losses(params, weights.fixed, batch).unbind()
     for i in range(size):
         grads: Sequence[Tensor | None] = [None] * len(params)
-        if losses.requires_grad:
+        if losses[i].requires_grad:
             leaves = list(params.values())
             grads = torch.autograd.grad(losses[i], leaves, retain_graph=True, allow_unused=True)
         pairs = zip(params.items(), grads, strict=True)
-        yield losses[i : i + 1].detach(), {n: (torch.zeros_like(p) if g is None else g)[None] for (n, p), g in pairs}
+        yield losses[i].detach().unsqueeze(0), {n: (torch.zeros_like(p) if g is None else g)[None] for (n, p), g in pairs}
 
 
 def products(gradients: Vector, tangents: Sequence[Vector]) -> Tensor:

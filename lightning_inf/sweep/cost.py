@@ -17,7 +17,6 @@ from lightning_inf.sweep.evaluate import Evaluator, describe
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, OutputsAt
 from lightning_inf.sweep.plan import Pass
 
-
 #: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
 _REPEATS = 3
 
@@ -54,7 +53,12 @@ class UnitCosts:
 
 
 def measure(
-    evaluator: Evaluator, samples: Samples, transfer: Transfer, weights: Weights, batch_size: int, indices: Sequence[int]
+    evaluator: Evaluator,
+    samples: Samples,
+    transfer: Transfer,
+    weights: Weights,
+    batch_size: int,
+    indices: Sequence[int],
 ) -> UnitCosts:
     """Time each kind of work on two batches; the first warms up.
 

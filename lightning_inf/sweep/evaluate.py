@@ -99,10 +99,10 @@ class Evaluator:
         for _, gradients in backends.per_sample_gradients(self.model, weights, batch, size, vectorize):
             if shares:
                 dots.append(backends.products(gradients, tangents))
-            for column, measurement in zip(squares, norms, strict=True):
-                column.append(backends.squared_norms(gradients, measurement.scale))
-        for column, measurement in zip(squares, norms, strict=True):
-            answers[measurement.key] = {"squared_norm": torch.cat(column)}
+            for column, of_norm in zip(squares, norms, strict=True):
+                column.append(backends.squared_norms(gradients, of_norm.scale))
+        for column, of_norm in zip(squares, norms, strict=True):
+            answers[of_norm.key] = {"squared_norm": torch.cat(column)}
         name = "vmap(grad)" if vectorize else "one backward pass a sample"
         if norms:
             self.used["squared_norm"] = name
@@ -159,7 +159,9 @@ class Evaluator:
         self.used["derivative"] = f"central difference, step {step:g}" + (" in fp64" if dtype is not None else "")
         return backends.central(self.model, weights, tangents, batch, step, dtype)
 
-    def _find_step(self, weights: Weights, tangents: Sequence[Vector], batch: Any, size: int) -> tuple[float, torch.dtype | None]:
+    def _find_step(
+        self, weights: Weights, tangents: Sequence[Vector], batch: Any, size: int
+    ) -> tuple[float, torch.dtype | None]:
         """Choose the step whose derivatives of the first samples are nearest to a backward pass of each.
 
         Small steps drown in rounding, large ones run into the kinks of ReLU and pooling, and where the balance lies
@@ -168,7 +170,7 @@ class Evaluator:
         probe = tangents[:4]
         truth = backends.exact(self.model, weights, probe, batch, min(size, 8))
         scale = float(truth.abs().max()) or 1.0
-        trials = []
+        trials: list[tuple[float, int, float, torch.dtype | None]] = []
         for step, dtype in [*((s, None) for s in _STEPS), (1e-8, torch.float64)]:
             if dtype is not None and trials and min(trials)[0] <= _TOLERANCE:
                 break
@@ -180,7 +182,9 @@ class Evaluator:
             trials.append((error, len(trials), step, dtype))
         error, _, step, dtype = min(trials, key=lambda trial: trial[:2])
         if error > 2e-2:
-            self.notes.append(f"central differences are off by {error:.1%} of the largest derivative on the first batch.")
+            self.notes.append(
+                f"central differences are off by {error:.1%} of the largest derivative on the first batch."
+            )
         return step, dtype
 
     def _vectorizes(self, weights: Weights, batch: Any, size: int) -> bool:
@@ -201,7 +205,9 @@ class Evaluator:
                 self._vmap_works = False
                 reason = str(error).splitlines()[0][:120]
             if not self._vmap_works:
-                self.notes.append(f"vmap does not take this model ({reason}); each sample had a backward pass of its own.")
+                self.notes.append(
+                    f"vmap does not take this model ({reason}); each sample had a backward pass of its own."
+                )
         return self._vmap_works
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Union
+from typing import Protocol, TypeAlias
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.files import digest
@@ -78,7 +78,7 @@ class GradientNormAt:
         return digest("squared_norm", self.checkpoint.key, self.scale)
 
 
-Measurement = Union[LossAt, OutputsAt, DerivativeAt, GradientNormAt]
+Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt"
 
 
 def directions(measurement: Measurement) -> list[Direction]:

@@ -1,0 +1,82 @@
+"""What was recorded, read from a run's directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lightning_inf.files import atomic
+from lightning_inf.recording.curves import curves
+
+FILE = "recorded.npz"
+
+
+@dataclass
+class Recorded:
+    """Statistics of n training samples over the epochs of a run; see :class:`~.statistics.Statistics` for formulas.
+
+    Attributes:
+        reason: Why nothing was recorded; None if all is there. Everything else is None or empty then.
+        label: Given labels, shape ``(n,)``; -1 where ignored or never seen, or where only the loss is known.
+        epochs: In how many epochs a sample was seen, shape ``(n,)``.
+        loss: Mean loss, shape ``(n,)``. This and all that follows is NaN where a sample was never seen.
+        confidence: Mean probability of the given label. This and all that follows is None where only the loss is known.
+        variability: Its standard deviation over epochs.
+        aum: Mean of the given label's logit minus the largest other.
+        margin: Mean log-odds of the given label.
+        el2n: Mean distance of the probabilities from the one-hot label.
+        forgetting: How often the sample was right when last seen and then wrong.
+        learned_epoch: The first epoch in which it was right; -1 if never.
+        mean_probabilities: Shape ``(n, C)``, for up to 64 classes.
+        top_label: Shape ``(n, 8)``, for more classes: the given label, then the best others; -1 for none.
+        top: Their mean probabilities, shape ``(n, 8)``.
+        curves: Loss, probability of the given label and gap at each epoch, shape ``(epochs, n, 3)``, mapped from disk;
+            None where they were not kept.
+        notes: What a reader of the report should know.
+    """
+
+    reason: str | None = None
+    label: np.ndarray | None = None
+    epochs: np.ndarray | None = None
+    loss: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    variability: np.ndarray | None = None
+    aum: np.ndarray | None = None
+    margin: np.ndarray | None = None
+    el2n: np.ndarray | None = None
+    forgetting: np.ndarray | None = None
+    learned_epoch: np.ndarray | None = None
+    mean_probabilities: np.ndarray | None = None
+    top_label: np.ndarray | None = None
+    top: np.ndarray | None = None
+    curves: np.memmap | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def save(directory: Path, columns: dict[str, np.ndarray], reason: str | None, notes: list[str]) -> None:
+    """Write ``recorded.npz``, whole or not at all."""
+    # savez appends .npz to a name without it, so it gets a stream.
+    with atomic(directory / FILE) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, reason=np.array(reason or ""), notes=np.array(notes, dtype=str), **columns)  # type: ignore[arg-type]
+
+
+def load(directory: str | Path) -> Recorded | None:
+    """Read what a run recorded.
+
+    Args:
+        directory: The directory that the :class:`~lightning_inf.recording.recorder.Recorder` wrote to.
+
+    Returns:
+        The statistics, or None if the run did not record at all.
+    """
+    directory = Path(directory)
+    if not (directory / FILE).exists():
+        return None
+    with np.load(directory / FILE, allow_pickle=False) as file:
+        columns = {name: file[name] for name in file.files}
+    reason, notes = str(columns.pop("reason")), [str(note) for note in columns.pop("notes")]
+    if reason:
+        return Recorded(reason=reason, notes=notes)
+    return Recorded(**columns, curves=curves(directory, len(columns["label"])), notes=notes)
