@@ -73,7 +73,8 @@ def collect(
     Returns:
         The scores.
     """
-    columns: dict[str, np.ndarray] = {}
+    # A method that has nothing to say still has its column, all null.
+    columns = {m.score_column: np.full(chunks.samples, np.nan) for m in methods if m.kind != "dynamics"}
     ends: dict[tuple[str, int], Ends] = {}
     for number in range(len(chunks)):
         indices = np.asarray(chunks[number])

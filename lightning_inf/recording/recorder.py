@@ -189,12 +189,13 @@ class Recorder:
             if self._agreed:
                 return
             rows, reason = gather(trainer, rows, self.reason)
+            rows = None if rows is None else once(rows)
             if reason is not None:
                 self._agreed = True
                 self._switch_off(reason)
         if rows is not None and classes is not None and self.reason is None:
             with self._guarded():
-                self._keep(once(rows), number, classes)
+                self._keep(rows, number, classes)
 
     def _keep(self, rows: np.ndarray, number: int, classes: int) -> None:
         """Update statistics and curves with an epoch."""

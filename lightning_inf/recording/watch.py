@@ -139,7 +139,9 @@ class _Watcher(TorchFunctionMode):
 
 def _plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
     """Take the usual call apart, ``cross_entropy(logits, labels, ...)``, with one operation; None if it is another."""
-    if func not in (F.cross_entropy, F.nll_loss) or len(args) != 2 or {"size_average", "reduce"} & kwargs.keys():
+    # torch passes all of its defaults on to a mode, by name.
+    legacy = kwargs.get("size_average") is not None or kwargs.get("reduce") is not None
+    if func not in (F.cross_entropy, F.nll_loss) or len(args) != 2 or legacy:
         return None
     logits, target = args
     if logits.dim() != 2 or target.dim() != 1 or target.is_floating_point() or logits.shape[1] < 2:

@@ -1,0 +1,128 @@
+"""The sign table of the mirrored influence paper against exact leave-one-out retraining of logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_inf import ForwardINF, InfluenceCallback, TracIn, influence
+from tests.runs import quiet, scores
+
+SAMPLES, REFERENCES, L2 = 60, 12, 0.05
+
+
+class Logistic(LightningModule):
+    """Multinomial logistic regression whose optimum scikit-learn finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3).double()
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self.layer(x), y) + L2 / 2 * self.layer.weight.square().sum()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(x, y):
+    return LogisticRegression(C=1 / (len(y) * L2), tol=1e-12, max_iter=10_000).fit(x, y)
+
+
+def loss(model, x, y):
+    return -model.predict_log_proba(x)[np.arange(len(y)), y].mean()
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(SAMPLES + REFERENCES, 5))
+    y = np.argmax(x @ rng.normal(size=(5, 3)) + rng.gumbel(size=(len(x), 3)), axis=1)
+    y[:8] = (y[:8] + 1) % 3  # harmful samples
+    train, held_out = (x[:SAMPLES], y[:SAMPLES]), (x[SAMPLES:], y[SAMPLES:])
+    whole = fit(*train)
+    left_out = [fit(np.delete(train[0], i, axis=0), np.delete(train[1], i)) for i in range(SAMPLES)]
+    eq1 = np.array([loss(whole, *held_out) - loss(model, *held_out) for model in left_out])  # positive = harmful
+    mirrored = fit(np.concatenate([x[:SAMPLES], held_out[0]]), np.concatenate([y[:SAMPLES], held_out[1]]))
+    each = lambda m: -m.predict_log_proba(train[0])[np.arange(SAMPLES), train[1]]  # noqa: E731
+    return train, held_out, whole, eq1, each(mirrored) - each(whole)
+
+
+@pytest.fixture(scope="module")
+def ours(problem, tmp_path_factory):
+    (x, y), held_out, whole, _, _ = problem
+    module = Logistic()
+    with torch.no_grad():
+        module.layer.weight.copy_(torch.from_numpy(whole.coef_))
+        module.layer.bias.copy_(torch.from_numpy(whole.intercept_))
+    directory = tmp_path_factory.mktemp("signs")
+    methods = [
+        TracIn(),
+        ForwardINF(step="plain", steps=1, alpha=1e-3, name="algorithm_1"),
+        ForwardINF(step="plain", steps=5, alpha=0.05, name="algorithm_1_k5"),
+        ForwardINF(steps=0, name="eq_14"),
+        ForwardINF(name="normalized"),
+    ]
+    callback = InfluenceCallback(dirpath=str(directory), methods=methods, learning_rate=1.0, individual_references=0)
+    train, references = (TensorDataset(torch.from_numpy(a), torch.from_numpy(b)) for a, b in ((x, y), held_out))
+    influence(quiet(callbacks=[callback]), module, DataLoader(train, 16), DataLoader(references, 5))
+    return scores(directory)
+
+
+METHODS = ["tracin", "algorithm_1", "algorithm_1_k5", "eq_14", "normalized"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_positive_means_helpful_by_exact_retraining(problem, ours, name):
+    """Eq. 1 is positive for harmful samples, so a public score runs against it."""
+    eq1 = problem[3]
+    found = np.array(ours[name])
+    assert np.corrcoef(found, eq1)[0, 1] < -0.7
+    # The three most harmful and the three most helpful samples by retraining have the sign that the table says.
+    order = np.argsort(eq1)
+    assert (found[order[-3:]] < 0).all()
+    assert (found[order[:3]] > 0).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mirrored_side_has_the_opposite_sign_too(problem, ours, name):
+    """Eq. 2, the loss of each sample after training on the references as well."""
+    assert np.corrcoef(np.array(ours[name]), problem[4])[0, 1] < -0.7
+
+
+def test_small_plain_steps_are_tracin(ours):
+    """Algorithm 1 and Eq. 7 agree: corr +1, and alpha times the derivative in size."""
+    algorithm_1, tracin = np.array(ours["algorithm_1"]), np.array(ours["tracin"])
+    np.testing.assert_allclose(algorithm_1 / 1e-3, tracin, atol=2e-3 * np.abs(tracin).max())
+    np.testing.assert_allclose(ours["eq_14"], tracin, rtol=1e-9)
+
+
+def test_algorithm_1_to_the_letter(problem, ours):
+    """K = 5 plain steps written out by hand, in double precision."""
+    (x, y), (rx, ry), whole, _, _ = problem
+    x, y, rx, ry = (torch.from_numpy(a) for a in (x, y, rx, ry))
+    weight = torch.from_numpy(whole.coef_.copy()).requires_grad_()
+    bias = torch.from_numpy(whole.intercept_.copy()).requires_grad_()
+    before = F.cross_entropy(x @ weight.T + bias, y, reduction="none").detach()
+    for _ in range(5):
+        grads = torch.autograd.grad(F.cross_entropy(rx @ weight.T + bias, ry), (weight, bias))
+        weight, bias = ((p + 0.05 * g).detach().requires_grad_() for p, g in zip((weight, bias), grads, strict=True))
+    after = F.cross_entropy(x @ weight.T + bias, y, reduction="none").detach()
+    np.testing.assert_allclose(ours["algorithm_1_k5"], (after - before).numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("i", [0, 1, 2, 3])
+def test_eq_7_of_a_pair_is_the_gradient_product(problem, ours, i):
+    """The closed form of logistic regression: (p_i - y_i)(p_t - y_t) (x_i x_t + 1), averaged over references."""
+    (x, y), (rx, ry), whole, _, _ = problem
+    residual = lambda a, b: whole.predict_proba(a) - np.eye(3)[b]  # noqa: E731
+    closed = (residual(x, y) @ residual(rx, ry).T * (x @ rx.T + 1)).mean(axis=1)
+    assert ours["tracin"][i] == pytest.approx(closed[i], rel=1e-6)
