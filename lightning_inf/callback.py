@@ -24,10 +24,16 @@ from lightning_inf.checkpoints.capture import MANIFEST, Captures
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.find import files, find
 from lightning_inf.data.chunks import CHUNK
-from lightning_inf.files import read_json
+from lightning_inf.data.identity import fingerprint
+from lightning_inf.files import read_json, write_json
 from lightning_inf.methods.method import Method
 from lightning_inf.mixin import ENTRY
+from lightning_inf.recording.recorded import load
+from lightning_inf.recording.recorder import Recorder
 from lightning_inf.sweep.evaluate import Backend
+
+_RECORDING = "recording"
+_DATASET = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class InfluenceCallback(Callback):
             ``"10 min"``, or null. Over it, checkpoints are left out first, then questions about single references.
         max_samples: Score a seeded part of this many training samples.
         optimizer_state: Also keep each parameter's second moments, betas and momentum in the captured checkpoints.
+        record: Record while training how each sample was taken in: its loss, probability and margin, as the training
+            step itself computes them.
         keep_checkpoints: The most checkpoints to capture; first and last are among them.
         individual_references: How many references are also asked alone, highest loss first.
         learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
@@ -94,6 +102,7 @@ class InfluenceCallback(Callback):
         budget: float | str | None = "3 epochs",
         max_samples: int | None = None,
         optimizer_state: bool = False,
+        record: bool = True,
         keep_checkpoints: int = 10,
         individual_references: int = 16,
         learning_rate: float | list[float] | None = None,
@@ -124,6 +133,7 @@ class InfluenceCallback(Callback):
         self.weights = weights
         self.on_error = on_error
         self.captures = Captures(keep_checkpoints, optimizer_state)
+        self.recorder = Recorder() if record else None
         self.directory: Path | None = None
         #: Set by :func:`lightning_inf.influence`: analyse in place of training.
         self.request: Request | None = None
@@ -148,10 +158,13 @@ class InfluenceCallback(Callback):
         self._check_averaging(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyse now, where ``influence`` was called instead of ``fit``."""
-        if self.request is None:
-            return
+        """Begin to record; or analyse now, where ``influence`` was called in place of ``fit``."""
         assert self.directory is not None
+        if self.request is None:
+            if self.recorder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self.recorder.directory = self.directory / _RECORDING
+                self.recorder.attach(trainer, pl_module)
+            return
         trainer.fit_loop.setup_data()
         captured = self.directory / "checkpoints"
         where: Any = self.checkpoints
@@ -175,22 +188,38 @@ class InfluenceCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prove that the analysis will be possible, before the first batch."""
-        with examined(trainer, pl_module, self.settings):
-            pass
+        with examined(trainer, pl_module, self.settings) as subject:
+            dataset = fingerprint(subject.train.dataset)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             assert self.directory is not None
+            if self.recorder is not None and trainer.is_global_zero:
+                write_json(self.directory / _RECORDING / _DATASET, {"fingerprint": dataset})
             self.captures.start(self.directory / "checkpoints", write=trainer.is_global_zero)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Note the learning rates in force."""
         self.captures.rates.observe(optimizer)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Tell the recorder that a batch begins."""
+        if self.recorder is not None:
+            self.recorder.batch_start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the recorder that it has ended."""
+        if self.recorder is not None:
+            self.recorder.batch_end(trainer)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch, which the budget counts in."""
         self._epoch_started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Capture a checkpoint, if the epoch is one to keep."""
+        """Close the epoch's recording, and capture a checkpoint if the epoch is one to keep."""
+        if self.recorder is not None:
+            self.recorder.epoch_end(trainer)
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self._epoch_started is not None:
@@ -200,6 +229,9 @@ class InfluenceCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Capture the last state and run the analysis."""
+        if self.recorder is not None:
+            self.recorder.finish(trainer)
+            self.recorder.detach()
         if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
             return
         self.captures.end(trainer, pl_module, self._averaged(trainer))
@@ -210,6 +242,16 @@ class InfluenceCallback(Callback):
             if self.on_error == "raise":
                 raise
             self._report_error(trainer, error)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put everything back that recording had wrapped; ``on_train_end`` may not have come."""
+        if self.recorder is not None:
+            self.recorder.detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put everything back that recording had wrapped."""
+        if self.recorder is not None:
+            self.recorder.detach()
 
     def analyze(
         self, trainer: Trainer, module: LightningModule, where: str | Path | Sequence[str], final: Path | None = None
@@ -232,16 +274,23 @@ class InfluenceCallback(Callback):
             chosen = Checkpoint.read(final, trusted)
             found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
         seconds = self.captures.epoch_seconds or _epoch_seconds(where)
-        return analyze(trainer, module, self.settings, self.directory, found, self.weights, seconds)
+        recorded, on = None, None
+        if self.checkpoints is None and (self.directory / _RECORDING / _DATASET).is_file():  # of this very run
+            recorded = load(self.directory / _RECORDING)
+            on = read_json(self.directory / _RECORDING / _DATASET)["fingerprint"]
+        return analyze(trainer, module, self.settings, self.directory, found, self.weights, seconds, recorded, on)
 
     def state_dict(self) -> dict[str, Any]:
         """Captures so far, for resuming."""
-        return {"captures": self.captures.state_dict(), "epochs": list(self._epochs)}
+        recording = None if self.recorder is None else self.recorder.state_dict()
+        return {"captures": self.captures.state_dict(), "epochs": list(self._epochs), "recording": recording}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint left off."""
         self.captures.load_state_dict(state_dict["captures"])
         self._epochs = list(state_dict["epochs"])
+        if self.recorder is not None and state_dict["recording"] is not None:
+            self.recorder.load_state_dict(state_dict["recording"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Sign a full checkpoint with step, epoch and the learning rates in force."""

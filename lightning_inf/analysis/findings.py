@@ -18,7 +18,7 @@ from lightning_inf.audit.mislabeled import label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
 from lightning_inf.audit.truth import against_truth
-from lightning_inf.data.identity import class_names, fingerprint, known_indices, namer, sample_id
+from lightning_inf.data.identity import class_names, known_indices, namer, sample_id
 from lightning_inf.files import describe, write_json
 from lightning_inf.methods.collect import Scores
 
@@ -33,12 +33,13 @@ class Account:
     Attributes:
         directory: The run directory.
         extent: What was asked.
-        total_checkpoints: How many there were before the budget.
         weights: Which weights were analysed.
         backends: By method, how derivatives were taken.
         notes: Of the sweep.
         seconds: Of the whole analysis, and by method.
         cost: Estimate, budget, passes, disk.
+        fingerprint: Of the training data.
+        recording: What became of the recording.
     """
 
     directory: Path
@@ -49,6 +50,8 @@ class Account:
     seconds: float = 0.0
     method_seconds: dict[str, float] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    recording: dict[str, Any] = field(default_factory=dict)
 
 
 def write_findings(
@@ -96,12 +99,13 @@ def write_findings(
             "scored": len(scores.scored),
             "classes": _classes(labels, names),
             "class_names": names,
-            "fingerprint": fingerprint(subject.train.dataset),
+            "fingerprint": account.fingerprint,
             "notes": list(subject.train.notes),
         },
         "references": _references(subject, account.extent),
         "checkpoints": summary.checkpoint_entries(account.extent.checkpoints, directory),
         "outputs": {"mode": subject.model.mode, "loss": subject.model.loss_name, "notes": subject.model.notes},
+        "recording": account.recording,
         "methods": summary.method_entries(
             settings.methods, scores, account.backends, account.notes, account.method_seconds
         ),

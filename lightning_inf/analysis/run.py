@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Question, Setting
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.scene import Scene, Unavailable
+from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.cost import measure
 from lightning_inf.sweep.evaluate import Evaluator
@@ -47,6 +49,8 @@ def analyze(
     checkpoints: Sequence[Checkpoint],
     weights: str = "current",
     epoch_seconds: float | None = None,
+    recorded: Recorded | None = None,
+    recorded_on: str | None = None,
 ) -> dict[str, Any]:
     """Score every training sample and write the run directory. Every rank calls it.
 
@@ -58,6 +62,8 @@ def analyze(
         checkpoints: In the order of training, the analysed one last.
         weights: Which weights the last checkpoint holds, for the report.
         epoch_seconds: How long a training epoch took, for the budget.
+        recorded: What was recorded while fitting; used where it is of these data.
+        recorded_on: Fingerprint of the data that it was recorded on.
 
     Returns:
         On rank 0 the contents of ``summary.json``, elsewhere an empty dict.
@@ -70,7 +76,7 @@ def analyze(
     ranks = Ranks(directory / f".ranks-{token}", trainer.global_rank, trainer.world_size)
     try:
         with examined(trainer, module, settings) as subject:
-            run = _Analysis(trainer, module, settings, directory, subject, ranks)
+            run = _Analysis(trainer, module, settings, directory, subject, ranks, recorded, recorded_on)
             content = run.run(list(checkpoints), weights, epoch_seconds)
     except Exception as error:
         ranks.fail(error)
@@ -92,6 +98,8 @@ class _Analysis:
     directory: Path
     subject: Subject
     ranks: Ranks
+    recorded: Recorded | None
+    recorded_on: str | None
     started: float = field(default_factory=time.perf_counter)
     _loaded: dict[str, Weights] = field(default_factory=dict)
 
@@ -207,16 +215,30 @@ class _Analysis:
         """Let the methods ask, and pack what they ask for."""
         references = self.subject.references
         alone = [references.alone(index) for index in extent.individual]
-        setting = Setting(extent.checkpoints, extent.checkpoints[-1], references.joint, alone)
+        recorded = self.recorded if self._recording_fits else None
+        setting = Setting(extent.checkpoints, extent.checkpoints[-1], references.joint, alone, recorded)
+        self._evidence = {method.name: method.evidence(setting) for method in self.settings.methods}
         questions = {method.name: method.ask(setting) for method in self.settings.methods}
         measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
         return questions, plan(measurements, self.parameter_bytes)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.subject.train.dataset)
+
+    @cached_property
+    def _recording_fits(self) -> bool:
+        """Whether what was recorded is of these data: as many samples, and the same labels and items."""
+        recorded = self.recorded
+        if recorded is None or recorded.reason is not None or recorded.label is None:
+            return recorded is not None  # its reason is for the report
+        return len(recorded.label) == len(self.subject.train) and self.recorded_on == self._fingerprint
 
     def _ledger(self) -> Ledger:
         """Open the ledger of a run with these numbers; write down what they depend on."""
         depends = {
             "scores_version": SCORES_VERSION,
-            "dataset": fingerprint(self.subject.train.dataset),
+            "dataset": self._fingerprint,
             "samples": len(self.subject.train),
             "max_samples": self.settings.max_samples,
             "chunk_size": self.settings.chunk_size,
@@ -263,6 +285,15 @@ class _Analysis:
             self._loaded[checkpoint.key] = checkpoint.weights(self.subject.model.module)
         return self._loaded[checkpoint.key]
 
+    def _describe_recording(self) -> dict[str, Any]:
+        """Say what became of the recording, for the summary."""
+        recorded = self.recorded
+        if recorded is None:
+            return {"used": False, "reason": "nothing was recorded while training", "notes": []}
+        if not self._recording_fits:
+            return {"used": False, "reason": "it was recorded on other training data", "notes": []}
+        return {"used": recorded.reason is None, "reason": recorded.reason, "notes": recorded.notes}
+
     def _announce(self, account: Account, passes: Sequence[Pass]) -> None:
         """Say what it will cost before it starts."""
         cost = account.cost
@@ -285,9 +316,10 @@ class _Analysis:
         account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))
         for method in self.settings.methods:
             asked = {m.key: m for question in questions[method.name] for m in question.measurements}
-            account.backends[method.name] = _backend(list(asked.values()), used)
+            account.backends[method.name] = self._evidence[method.name] or _backend(list(asked.values()), used)
             mine = [i.get("seconds", 0.0) for i, w in zip(infos, passes, strict=True) if asked.keys() & _keys(w)]
             account.method_seconds[method.name] = round(sum(mine), 3)
+        account.fingerprint, account.recording = self._fingerprint, self._describe_recording()
         account.seconds = time.perf_counter() - self.started
         ledger.keep_only(passes)
         content = write_findings(self.trainer, self.module, self.settings, self.subject, scores, account)

@@ -62,7 +62,11 @@ def training_samples(trainer: Trainer, module: LightningModule, seed: int = 0) -
             "The analysis needs the training data, but the Trainer has no train dataloader: give `train_dataloaders=` or"
             " a datamodule, and check that `limit_train_batches` is not 0."
         )
-    return _samples(loader, "the train dataloader", seed)
+    samples = _samples(loader, "the train dataloader", seed)
+    if trainer.limit_train_batches != 1.0 or trainer.overfit_batches:  # type: ignore[attr-defined]
+        note = "limit_train_batches or overfit_batches was set: samples that training never saw are scored as well."
+        samples = replace(samples, notes=(*samples.notes, note))
+    return samples
 
 
 def reference_samples(

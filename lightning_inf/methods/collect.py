@@ -81,7 +81,7 @@ def collect(
         answers = ledger.read(passes, number)
         for method in methods:
             for question in questions[method.name]:
-                for name, values in question.score(answers).items():
+                for name, values in question.score(answers, indices).items():
                     reference = question.target.reference if question.target else None
                     if reference is None:
                         whole = columns.setdefault(name, np.full(chunks.samples, np.nan))

@@ -103,7 +103,7 @@ class ForwardINF(Method):
         moved = Ascent(checkpoint, target, self.steps, self.step, size)
         return [LossAt(checkpoint, moved), LossAt(checkpoint)]
 
-    def _score(self, pairs: list[list[Measurement]], answers: Answers) -> dict[str, np.ndarray]:
+    def _score(self, pairs: list[list[Measurement]], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Subtract in fp64, average over the checkpoints that had a direction."""
         found = Estimates()
         for pair in pairs:

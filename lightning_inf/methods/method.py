@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.references import Target
+from lightning_inf.recording.recorded import Recorded
 from lightning_inf.sweep.measurements import Measurement
 
 #: A chunk's answers: by measurement, then by column, arrays of shape ``(samples, ...)``.
@@ -26,12 +27,14 @@ class Setting:
         final: The checkpoint whose weights are analysed; also the last of ``checkpoints``.
         joint: All references together.
         individual: References that are asked one by one.
+        recorded: What was recorded of the training data while fitting, if it was and is of these data.
     """
 
     checkpoints: Sequence[Checkpoint]
     final: Checkpoint
     joint: Target
     individual: Sequence[Target] = ()
+    recorded: Recorded | None = None
 
     @property
     def targets(self) -> list[Target]:
@@ -46,13 +49,14 @@ class Question:
     Attributes:
         target: The references it is about, None where it is about the sample itself.
         measurements: What the sweep is asked for.
-        score: Turns a chunk's answers into columns of shape ``(samples,)``. A measurement whose direction could not be
-            made is not among the answers; where nothing can be said, no column is returned.
+        score: Turns a chunk's answers and its samples' indices into columns of shape ``(samples,)``. A measurement
+            whose direction could not be made is not among the answers; where nothing can be said, no column is
+            returned.
     """
 
     target: Target | None
     measurements: Sequence[Measurement]
-    score: Callable[[Answers], dict[str, np.ndarray]]
+    score: Callable[[Answers, np.ndarray], dict[str, np.ndarray]]
 
 
 class Method(ABC):
@@ -95,6 +99,10 @@ class Method(ABC):
         Returns:
             Questions; for a method about references the joint one and one for each individual reference.
         """
+
+    def evidence(self, setting: Setting) -> str | None:
+        """Say what the scores rest on where that is not the sweep's own derivatives or passes."""
+        return None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments it was made with, for the report and the run's hash."""

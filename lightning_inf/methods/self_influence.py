@@ -40,7 +40,7 @@ class SelfInfluence(Method):
         terms = [GradientNormAt(c, c.learning_rate) for c in setting.checkpoints]
         return [Question(None, terms, partial(self._score, terms))]
 
-    def _score(self, terms: list[GradientNormAt], answers: Answers) -> dict[str, np.ndarray]:
+    def _score(self, terms: list[GradientNormAt], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Sum up in fp64."""
         found = Estimates()
         for term in terms:

@@ -44,7 +44,7 @@ class TracIn(Method):
             questions.append(Question(target, terms, partial(self._score, terms)))
         return questions
 
-    def _score(self, terms: list[DerivativeAt], answers: Answers) -> dict[str, np.ndarray]:
+    def _score(self, terms: list[DerivativeAt], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Sum up in fp64; a checkpoint at which the references' gradient vanishes adds nothing."""
         found = Estimates()
         for term in terms:

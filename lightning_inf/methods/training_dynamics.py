@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lightning_inf.methods.method import Answers, Method, Question, Setting
+from lightning_inf.recording.recorded import Recorded
 from lightning_inf.sweep.measurements import OutputsAt
 
 #: Entries of the dense table in which many classes are added up at once.
@@ -16,18 +17,26 @@ _DENSE = 20_000_000
 
 
 class TrainingDynamics(Method):
-    r"""Mean probabilities, margins and their spread over the checkpoints.
+    r"""Mean probabilities, margins and their spread over the course of training.
 
-    ``label_score`` is :math:`\bar p_y / (\bar p_y + \max_{j \ne y} \bar p_j)` of the probabilities averaged over the
-    checkpoints: in [0, 1], low where another label was believed more over the course of training. ``confidence`` and
-    ``variability`` are mean and standard deviation of :math:`p_y` (Swayamdipta et al., EMNLP 2020), ``aum`` the mean
-    of :math:`z_y - \max_{j \ne y} z_j` (Pleiss et al., NeurIPS 2020). ``loss``, ``probability`` and ``margin`` (the
-    log-odds of the given label) are those of the analysed weights.
+    ``label_score`` is :math:`\bar p_y / (\bar p_y + \max_{j \ne y} \bar p_j)` of the mean probabilities: in [0, 1], low
+    where another label was believed more over the course of training. ``confidence`` and ``variability`` are mean and
+    standard deviation of :math:`p_y` (Swayamdipta et al., EMNLP 2020), ``aum`` the mean of
+    :math:`z_y - \max_{j \ne y} z_j` (Pleiss et al., NeurIPS 2020), ``el2n`` the mean of
+    :math:`\lVert p - e_y \rVert_2` (Paul et al., NeurIPS 2021), ``forgetting`` counts how often the sample was predicted
+    right and then wrong (Toneva et al., ICLR 2019), ``learned_epoch`` is the first epoch in which it was right.
+    ``loss``, ``probability`` and ``margin`` (the log-odds of the given label) are those of the analysed weights.
 
-    For models that are no single-label classifiers only ``loss`` is filled in.
+    The means are over the epochs, as the training steps themselves saw the samples, where that was recorded; else over
+    the checkpoints, where ``el2n``, ``forgetting`` and ``learned_epoch`` stay empty. For models that are no single-label
+    classifiers only ``loss`` is filled in.
 
     Args:
+        source: ``recorded`` while training, the captured ``checkpoints``, or ``auto``: recorded where it was.
         name: The method's name in the report.
+
+    Raises:
+        ValueError: If ``source`` is none of these.
 
     Example:
         >>> TrainingDynamics().rank_column
@@ -36,9 +45,16 @@ class TrainingDynamics(Method):
 
     kind: ClassVar[Literal["references", "self", "dynamics"]] = "dynamics"
     polarity: ClassVar[str] = "low label_score: another label was believed more than the given one"
-    formula = "label_score = p_y / (p_y + max of the others), p = mean probability over the checkpoints"
+    formula = "label_score = p_y / (p_y + max of the others), p = mean probability over the course of training"
 
-    def __init__(self, name: str = "training_dynamics") -> None:
+    def __init__(
+        self, source: Literal["auto", "recorded", "checkpoints"] = "auto", name: str = "training_dynamics"
+    ) -> None:
+        if source not in ("auto", "recorded", "checkpoints"):
+            raise ValueError(
+                f"TrainingDynamics(source=...): expected 'auto', 'recorded' or 'checkpoints', found {source!r}"
+            )
+        self.source = source
         self.name = name
 
     @property
@@ -51,35 +67,101 @@ class TrainingDynamics(Method):
         """The default list's score."""
         return "label_score"
 
-    def ask(self, setting: Setting) -> list[Question]:
-        """Ask for the outputs at each checkpoint."""
-        looks = [OutputsAt(checkpoint) for checkpoint in setting.checkpoints]
-        return [Question(None, looks, partial(self._score, looks, OutputsAt(setting.final)))]
+    def evidence(self, setting: Setting) -> str | None:
+        """Say whether the means are over epochs or checkpoints."""
+        if self._recorded(setting) is not None:
+            return "recorded while training"
+        return f"forward passes at {len(setting.checkpoints)} checkpoint(s)"
 
-    def _score(self, looks: list[OutputsAt], last: OutputsAt, answers: Answers) -> dict[str, np.ndarray]:
-        """Average over the checkpoints."""
+    def ask(self, setting: Setting) -> list[Question]:
+        """Ask for the outputs at the analysed weights, and at each checkpoint where nothing was recorded."""
+        last = OutputsAt(setting.final)
+        recorded = self._recorded(setting)
+        if recorded is not None:
+            return [Question(None, [last], partial(self._from_recording, recorded, last))]
+        looks = [OutputsAt(checkpoint) for checkpoint in setting.checkpoints]
+        return [Question(None, looks, partial(self._from_checkpoints, looks, last))]
+
+    def _recorded(self, setting: Setting) -> Recorded | None:
+        """Return the recording, if it is to be used and knows probabilities."""
+        recorded = setting.recorded
+        usable = recorded is not None and recorded.reason is None and recorded.confidence is not None
+        if self.source == "recorded" and not usable:
+            reason = (
+                recorded.reason if recorded is not None and recorded.reason else "nothing was recorded for these data"
+            )
+            raise ValueError(f"TrainingDynamics(source='recorded'): {reason}; use source='auto' or 'checkpoints'.")
+        return recorded if usable and self.source != "checkpoints" else None
+
+    def _from_recording(
+        self, recorded: Recorded, last: OutputsAt, answers: Answers, indices: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Read the means that the training steps left."""
         final = answers[last.key]
-        columns: dict[str, np.ndarray] = {"loss": final["loss"]}
-        if "label" not in final:
-            return columns
-        seen = [answers[look.key] for look in looks]
-        label = final["label"]
-        given = np.stack([s["probability"] for s in seen]).astype(np.float64)
-        mean = given.mean(axis=0)
-        other_label, other = best_other(seen, label)
-        total = mean + other
-        score = np.divide(mean, total, out=np.full_like(mean, np.nan), where=total > 0)
-        return columns | {
-            "label": label,
-            "probability": final["probability"],
-            "margin": final["margin"],
-            "confidence": mean,
-            "variability": given.std(axis=0),
-            "aum": np.stack([s["gap"] for s in seen]).astype(np.float64).mean(axis=0),
-            "label_score": np.where(label >= 0, score, np.nan),
+        assert recorded.label is not None
+        assert recorded.confidence is not None
+        assert recorded.learned_epoch is not None
+        label, confidence = recorded.label[indices], recorded.confidence[indices]
+        other_label, other = _recorded_other(recorded, label, indices)
+        seen = {name: getattr(recorded, name)[indices] for name in ("variability", "aum", "el2n", "forgetting")}
+        learned = recorded.learned_epoch[indices].astype(np.float64)
+        unseen = ~np.isfinite(confidence)
+        return _at(final) | {
+            "confidence": confidence,
+            **{name: np.where(unseen, np.nan, values) for name, values in seen.items()},
+            "learned_epoch": np.where(unseen | (learned < 0), np.nan, learned),
+            "label_score": _score(confidence, other, label),
             "other_label": other_label,
             "other_confidence": other,
         }
+
+    def _from_checkpoints(
+        self, looks: list[OutputsAt], last: OutputsAt, answers: Answers, indices: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Average over the checkpoints."""
+        final = answers[last.key]
+        if "label" not in final:
+            return {"loss": final["loss"]}
+        seen = [answers[look.key] for look in looks]
+        label = final["label"]
+        given = np.stack([s["probability"] for s in seen]).astype(np.float64)
+        confidence = given.mean(axis=0)
+        other_label, other = best_other(seen, label)
+        return _at(final) | {
+            "confidence": confidence,
+            "variability": given.std(axis=0),
+            "aum": np.stack([s["gap"] for s in seen]).astype(np.float64).mean(axis=0),
+            "label_score": _score(confidence, other, label),
+            "other_label": other_label,
+            "other_confidence": other,
+        }
+
+
+def _at(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of the analysed weights."""
+    return {name: final[name] for name in ("loss", "label", "probability", "margin") if name in final}
+
+
+def _score(given: np.ndarray, other: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Set the given label's mean probability against the best other's; NaN without a label."""
+    total = given + other
+    score = np.divide(given, total, out=np.full_like(given, np.nan), where=total > 0)
+    return np.where(label >= 0, score, np.nan)
+
+
+def _recorded_other(recorded: Recorded, label: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best label besides the given one in a recording."""
+    if recorded.mean_probabilities is not None:
+        mean = recorded.mean_probabilities[indices].astype(np.float64)
+        unseen = ~np.isfinite(mean).all(axis=1)
+        mean[unseen] = 0.0
+        rows = np.arange(len(label))
+        mean[rows[label >= 0], label[label >= 0]] = -1.0
+        other = mean.argmax(axis=1)
+        return other, np.where(unseen, np.nan, mean[rows, other])
+    assert recorded.top_label is not None
+    assert recorded.top is not None
+    return recorded.top_label[indices, 1], recorded.top[indices, 1].astype(np.float64)
 
 
 def best_other(seen: Sequence[Mapping[str, np.ndarray]], label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from lightning_inf.recording.indices import as_array
 from lightning_inf.recording.off import NotRecordable
 from lightning_inf.recording.rows import make_rows, once, width
 from lightning_inf.recording.watch import Observation
@@ -30,7 +32,7 @@ class Epoch:
         self.number: int | None = None
         self.steps = 0
         self.classes: int | None = None
-        self._indices: list[np.ndarray] = []
+        self._indices: list[Sequence[Any]] = []
         self._seen: list[Observation] = []
         self._entries = 0
         self._rows: list[np.ndarray] = []
@@ -40,11 +42,11 @@ class Epoch:
         self.number = number
         self.steps += 1
 
-    def add(self, indices: np.ndarray, seen: Observation) -> None:
+    def add(self, indices: Sequence[Any], seen: Observation) -> None:
         """Take in a batch.
 
         Raises:
-            NotRecordable: If it has other classes than the batches before.
+            NotRecordable: If it has other classes than the batches before, or no indices.
         """
         classes = 0 if seen.logits is None else seen.logits.shape[1]
         if self.classes is not None and classes != self.classes:
@@ -68,7 +70,7 @@ class Epoch:
 
     def _flush(self) -> None:
         if self._seen:
-            self._rows.append(make_rows(self._indices, self._seen))
+            self._rows.append(make_rows(as_array(self._indices), self._seen))
         self._indices, self._seen, self._entries = [], [], 0
 
     def state_dict(self) -> dict[str, Any]:

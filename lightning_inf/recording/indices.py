@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,11 +89,12 @@ class Indices:
         self._restore()
         self._trainer = self._patch = self._loader = self._reason = None
 
-    def pop(self) -> np.ndarray | None:
+    def pop(self) -> Sequence[Any] | None:
         """Return the indices of the batch that the Trainer is about to train on.
 
         Returns:
-            Indices of shape ``(B,)``; None where the batch comes from an iterator that is older than :meth:`attach`.
+            What the batch sampler gave for it, as it is (see :func:`as_array`); None where the batch comes from an
+            iterator that is older than :meth:`attach`.
 
         Raises:
             NotRecordable: If the loader can't say which samples a batch holds.
@@ -104,7 +107,9 @@ class Indices:
         batch = stream.pop()
         if batch is None:
             raise NotRecordable("the train loader yielded a batch that its batch sampler had not asked for")
-        return self._checked(batch)
+        if not hasattr(batch, "__len__"):
+            raise NotRecordable(f"the batch sampler yields {type(batch).__name__}s, not lists of indices")
+        return batch
 
     def _process(self, loader: object) -> object:
         """Stand in for ``strategy.process_dataloader``."""
@@ -151,18 +156,22 @@ class Indices:
         stream = getattr(iterators[0], "_sampler_iter", None) if iterators else None
         return stream if isinstance(stream, Stream) else None
 
-    def _checked(self, batch: Any) -> np.ndarray:
-        """Turn what the sampler gave into indices."""
-        try:
-            indices = np.asarray(batch)
-        except (ValueError, TypeError):  # ragged, or on another device
-            indices = np.empty(0)
-        if indices.ndim != 1 or indices.dtype.kind not in "iu":
-            raise NotRecordable(f"the batch sampler yields {type(batch).__name__}s that are no list of integer indices")
-        assert self.samples is not None
-        if len(indices) and not 0 <= indices.min() <= indices.max() < self.samples:
-            raise NotRecordable(f"the batch sampler yields indices outside of [0, {self.samples})")
-        return indices.astype(np.int64, copy=False)
+
+def as_array(batches: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Turn what a batch sampler gave for some batches into one array of indices. Many at once: it is slow on few.
+
+    Raises:
+        NotRecordable: If these are no indices.
+
+    Example:
+        >>> as_array([[3, 1], (2,), np.array([0])]).tolist()
+        [3, 1, 2, 0]
+    """
+    try:
+        indices = np.asarray([operator.index(index) for index in itertools.chain.from_iterable(batches)])
+    except (ValueError, TypeError) as error:
+        raise NotRecordable(f"the batch sampler yields other things than integer indices: {error}") from error
+    return indices.astype(np.int64, copy=False)
 
 
 def _recording(cls: type) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lightning_inf.recording.indices import Indices
 from lightning_inf.recording.off import NotRecordable
 from lightning_inf.recording.parts import file_of, read_part, write_part
 from lightning_inf.recording.ranks import gather, several
-from lightning_inf.recording.rows import GAP, LOSS, floats_of, once
+from lightning_inf.recording.rows import GAP, INDEX, LOSS, floats_of, once
 from lightning_inf.recording.statistics import Statistics
 from lightning_inf.recording.watch import Watch
 
@@ -63,7 +63,7 @@ class Recorder:
         self._resumed = False
         self._agreed = False  # all processes know that recording is off
         self._began = False
-        self._batch: np.ndarray | None = None
+        self._batch: Sequence[Any] | None = None
 
     def attach(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin a fit, or go on with one. Call it in ``on_fit_start``."""
@@ -206,11 +206,13 @@ class Recorder:
             self.statistics = Statistics(samples, classes)
         if self.statistics.samples != samples:
             raise NotRecordable(f"the training data had {self.statistics.samples} samples, now it has {samples}")
+        if len(rows) and not 0 <= rows[0, INDEX] <= rows[-1, INDEX] < samples:
+            raise NotRecordable(f"the batch sampler yields indices outside of [0, {samples})")
         # An epoch that was stopped in its middle and is gone on with later counts as two.
         number = max(number, self.statistics.epochs)
         self.statistics.update(rows, number)
         if self.directory is not None and self.curves:
-            Curves(self.directory, samples).write(number, rows[:, 0], floats_of(rows, LOSS, GAP + 1))
+            Curves(self.directory, samples).write(number, rows[:, INDEX], floats_of(rows, LOSS, GAP + 1))
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ def width(classes: int) -> int:
     return VECTOR + (classes if classes <= DENSE else 2 * OTHERS)
 
 
-def make_rows(indices: Sequence[np.ndarray], seen: Sequence[Observation]) -> np.ndarray:
+def make_rows(indices: np.ndarray, seen: Sequence[Observation]) -> np.ndarray:
     """Write down batches that were seen.
 
     With logits z, probabilities p = softmax(z) and the given label y, a row is ``index, label, loss, p_y,
@@ -35,13 +35,13 @@ def make_rows(indices: Sequence[np.ndarray], seen: Sequence[Observation]) -> np.
     is -1 and what depends on it NaN.
 
     Args:
-        indices: Sample indices of each batch, shape ``(B,)``.
+        indices: Sample indices of all batches together, shape ``(sum of B,)``.
         seen: What was seen of each batch, in the same order.
 
     Returns:
         Rows of shape ``(sum of B, width)``, int32; floats are stored by their bits, so that one array holds all.
     """
-    index = torch.from_numpy(np.concatenate(indices).astype(np.int32))
+    index = torch.from_numpy(indices.astype(np.int32))
     with torch.no_grad():
         loss = torch.cat([o.loss for o in seen]).float()
         if seen[0].logits is None:

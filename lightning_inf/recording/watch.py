@@ -118,20 +118,18 @@ class _Watcher(TorchFunctionMode):
         """Let every function pass; keep an unreduced copy of the loss functions' values."""
         value = func(*args, **(kwargs or {}))
         if func in OBSERVED:
-            self._keep(func, args, kwargs or {})
+            self._keep(func, args, kwargs or {}, value)
         return value
 
-    def _keep(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Take the call apart on detached arguments."""
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors):
+    def _keep(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> None:
+        """Take the call apart on detached arguments, so that no graph is made."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(value):
             self.failure = "training_step computes its loss inside a transform of torch.func"
             return
         self.names.append(OBSERVED[func])
         args, kwargs = tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
         try:
-            with torch.no_grad():
-                self.calls.append(_plain(func, args, kwargs) or _observation(take_apart(func, args, kwargs)))
+            self.calls.append(_plain(func, args, kwargs) or _observation(take_apart(func, args, kwargs)))
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             # The user's own call has just succeeded, so it is for us alone.
             self.failure = f"a call of {OBSERVED[func]} can't be taken apart: {error}"

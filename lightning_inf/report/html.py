@@ -161,7 +161,8 @@ def _why_default(summary: dict[str, Any]) -> str:
     reason = (
         "This list is the default because label_score looks at how the model took in each label over the whole course "
         "of training. A wrong label is resisted for longer than a right one, even if the final weights know both by "
-        "heart; a direction taken at a single checkpoint sees only those weights."
+        "heart. The other lists ask what a sample does to other predictions, or how hard it pulls on the weights: rare but "
+        "right samples answer like wrong ones."
     )
     if len(summary["checkpoints"]) == 1:
         reason += (

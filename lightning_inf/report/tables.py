@@ -14,7 +14,9 @@ from lightning_inf.files import atomic
 from lightning_inf.methods.collect import Ends
 
 #: Columns of training dynamics after those of the methods, in this order.
-DYNAMICS = ("loss", "probability", "margin", "aum", "confidence", "variability")
+DYNAMICS = ("loss", "probability", "margin", "aum", "confidence", "variability", "el2n")
+#: And those that count.
+COUNTS = ("forgetting", "learned_epoch")
 #: Columns that are not written: they live on in others.
 _INTERNAL = ("label", "label_score", "other_label", "other_confidence")
 _ROWS = 65_536
@@ -40,7 +42,10 @@ def write_scores(
         name_of: Names a sample.
         class_names: Names of the classes.
     """
-    names = ["self_influence", *(n for n in columns if n != "self_influence" and n not in (*DYNAMICS, *_INTERNAL))]
+    names = [
+        "self_influence",
+        *(n for n in columns if n != "self_influence" and n not in (*DYNAMICS, *COUNTS, *_INTERNAL)),
+    ]
     # Columns of training dynamics are always there; those of methods that did not run are not.
     names = [n for n in names if n in columns]
 
@@ -66,6 +71,9 @@ def write_scores(
                 data[f"{name}_rank"] = _rank(ranks[f"{name}_rank"][rows], len(label))
         for name in DYNAMICS:
             data[name] = _floats(_rows(columns, name, rows), len(label), pa.float32())
+        for name in COUNTS:
+            values = columns[name][rows] if name in columns else np.full(len(label), np.nan)
+            data[name] = _integers(np.nan_to_num(values), np.isfinite(values))
         return pa.table(data)
 
     _write(path, (table(slice(start, start + _ROWS)) for start in range(0, max(samples, 1), _ROWS)))

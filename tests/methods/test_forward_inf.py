@@ -67,13 +67,17 @@ def test_refuses_arguments_that_do_not_fit(arguments):
 def test_a_duplicate_is_the_first_proponent_of_a_memorised_model(tmp_path, data):
     """Each reference is a copy of a training sample; finite steps on a memorised model name it."""
     x, generator = data.tensors[0], torch.Generator().manual_seed(1)
-    noise = TensorDataset(x, torch.randint(0, 3, (60,), generator=generator))  # nothing but memory explains these labels
+    noise = TensorDataset(
+        x, torch.randint(0, 3, (60,), generator=generator)
+    )  # nothing but memory explains these labels
     copies = TensorDataset(*(t[:12] for t in noise.tensors))
     run(tmp_path, noise, copies, [ForwardINF(steps=10, radius=0.02)], epochs=400, individual_references=12)
     rows = attributions(tmp_path)
     first = [
         (r, i)
-        for r, i, k, d in zip(rows["reference_index"], rows["train_index"], rows["rank"], rows["direction"], strict=True)
+        for r, i, k, d in zip(
+            rows["reference_index"], rows["train_index"], rows["rank"], rows["direction"], strict=True
+        )
         if k == 1 and d == "helps"
     ]
     assert len(first) == 12
@@ -127,7 +131,9 @@ def test_a_step_that_leaves_finite_numbers_is_halved(tmp_path, data):
 
     module = _seeded(Steep)
     loss = module.influence_step(data.tensors, 0).mean()
-    slope = torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, list(module.parameters()))]).norm().item()
+    slope = (
+        torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, list(module.parameters()))]).norm().item()
+    )
     methods = [
         ForwardINF(step="plain", steps=1, alpha=4 / slope, name="shrinks"),
         ForwardINF(step="plain", steps=2, alpha=1e30, name="never"),

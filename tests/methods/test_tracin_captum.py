@@ -103,7 +103,9 @@ def analyse(trained, tmp_path, backend):
     from lightning_inf import influence
 
     influence(
-        Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, callbacks=[callback]),
+        Trainer(
+            logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, callbacks=[callback]
+        ),
         module,
         DataLoader(train, 16, shuffle=True),
         DataLoader(held_out, REFERENCES),

@@ -40,7 +40,9 @@ class Net(LightningModule):
         self.body = Body()
 
     def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self.body(batch["x"]), batch["y"], weight=torch.arange(1.0, 7.0).to(self.body.head.weight))
+        return F.cross_entropy(
+            self.body(batch["x"]), batch["y"], weight=torch.arange(1.0, 7.0).to(self.body.head.weight)
+        )
 
 
 @pytest.fixture(scope="module")
