@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_inf.analysis.preflight import check_strategy, examined
+from lightning_inf.analysis.preflight import check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
 from lightning_inf.analysis.settings import Settings, default_methods
 from lightning_inf.checkpoints.capture import MANIFEST, Captures
@@ -32,6 +32,7 @@ from lightning_inf.recording.recorded import load
 from lightning_inf.recording.recorder import Recorder
 from lightning_inf.sweep.evaluate import Backend
 
+_CHECKPOINTS = "checkpoints"
 _RECORDING = "recording"
 _DATASET = "dataset.json"
 
@@ -128,6 +129,12 @@ class InfluenceCallback(Callback):
             seed=seed,
             trusted_globals=tuple(trusted_globals or ()),
         )
+        for name, value, allowed in (
+            ("weights", weights, ("current", "averaged")),
+            ("on_error", on_error, ("warn", "raise")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}=: expected {allowed[0]!r} or {allowed[1]!r}, found {value!r}.")
         self.checkpoints = checkpoints
         self.dirpath = dirpath
         self.weights = weights
@@ -137,6 +144,7 @@ class InfluenceCallback(Callback):
         self.directory: Path | None = None
         #: Set by :func:`lightning_inf.influence`: analyse in place of training.
         self.request: Request | None = None
+        self._averaged_before = False
         self._epoch_started: float | None = None
         self._epochs: list[float] = []
 
@@ -166,18 +174,31 @@ class InfluenceCallback(Callback):
                 self.recorder.attach(trainer, pl_module)
             return
         trainer.fit_loop.setup_data()
-        captured = self.directory / "checkpoints"
+        path = self.request.ckpt_path
+        home = (_run_directory(path) if path is not None else None) or self.directory
         where: Any = self.checkpoints
-        if where is None and (captured / MANIFEST).is_file():
-            where = captured
-        if where is None and self.request.ckpt_path is not None:
-            where = [self.request.ckpt_path]
-        if where is None:  # nothing was saved: the module's own weights
-            self.captures.start(captured, write=trainer.is_global_zero)
-            self.captures.end(trainer, pl_module)
-            trainer.strategy.barrier("influence-captures")
-            where = captured
+        if where is None and (home / _CHECKPOINTS / MANIFEST).is_file():
+            where = home / _CHECKPOINTS
+        if where is None:
+            where = [path] if path is not None else self._capture_as_it_is(trainer, pl_module)
         self.analyze(trainer, pl_module, where, self.request.ckpt_path)
+        self._error_file(trainer).unlink(missing_ok=True)  # of an earlier try
+
+    def _capture_as_it_is(self, trainer: Trainer, module: LightningModule) -> Path:
+        """Save the module's own weights, where an analysis has no checkpoint to go by.
+
+        With one checkpoint the learning rate is a constant factor: the optimiser's first one will do.
+        """
+        assert self.directory is not None
+        with examined(trainer, module, self.settings):
+            pass  # nothing is written for what can't be analysed
+        for optimizer in trainer.optimizers:
+            self.captures.rates.observe(optimizer)
+        captured = self.directory / _CHECKPOINTS
+        self.captures.start(captured, write=trainer.is_global_zero)
+        self.captures.end(trainer, module)
+        trainer.strategy.barrier("influence-captures")
+        return captured
 
     def _earlier_run(self) -> Path | None:
         """Find the run directory of the checkpoints that are to be analysed in place of training."""
@@ -190,11 +211,14 @@ class InfluenceCallback(Callback):
         """Prove that the analysis will be possible, before the first batch."""
         with examined(trainer, pl_module, self.settings) as subject:
             dataset = fingerprint(subject.train.dataset)
+            if self.checkpoints is not None:
+                found = find(self.checkpoints, self.settings.trusted_globals)
+                complete(found, subject.model.module, self.settings)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             assert self.directory is not None
             if self.recorder is not None and trainer.is_global_zero:
                 write_json(self.directory / _RECORDING / _DATASET, {"fingerprint": dataset})
-            self.captures.start(self.directory / "checkpoints", write=trainer.is_global_zero)
+            self.captures.start(self.directory / _CHECKPOINTS, write=trainer.is_global_zero)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Note the learning rates in force."""
@@ -234,10 +258,11 @@ class InfluenceCallback(Callback):
             self.recorder.detach()
         if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
             return
-        self.captures.end(trainer, pl_module, self._averaged(trainer))
+        self.captures.end(trainer, pl_module, self._averaged(trainer), self._averaged_before)
         trainer.strategy.barrier("influence-captures")
         try:
             self.analyze(trainer, pl_module, self.checkpoints or self.captures.directory)
+            self._error_file(trainer).unlink(missing_ok=True)  # of an earlier try
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -275,10 +300,13 @@ class InfluenceCallback(Callback):
             found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
         seconds = self.captures.epoch_seconds or _epoch_seconds(where)
         recorded, on = None, None
-        if self.checkpoints is None and (self.directory / _RECORDING / _DATASET).is_file():  # of this very run
-            recorded = load(self.directory / _RECORDING)
-            on = read_json(self.directory / _RECORDING / _DATASET)["fingerprint"]
-        return analyze(trainer, module, self.settings, self.directory, found, self.weights, seconds, recorded, on)
+        # Of the run that the checkpoints belong to, which may be another than the one that is written to.
+        earlier = _run_directory(where) if isinstance(where, (str, Path)) else _run_directory(final) if final else None
+        recording = (earlier or self.directory) / _RECORDING
+        if (recording / _DATASET).is_file():
+            recorded, on = load(recording), read_json(recording / _DATASET)["fingerprint"]
+        weights = "averaged" if self._averaged_before else self.weights
+        return analyze(trainer, module, self.settings, self.directory, found, weights, seconds, recorded, on)
 
     def state_dict(self) -> dict[str, Any]:
         """Captures so far, for resuming."""
@@ -317,18 +345,28 @@ class InfluenceCallback(Callback):
                 "InfluenceCallback(weights='averaged') needs a WeightAveraging or StochasticWeightAveraging callback in the"
                 " Trainer; found none. Add one, or leave weights='current'."
             )
-        if self.weights == "current" and averaging and averaging[-1] > callbacks.index(self):
-            rank_zero_warn(
-                f"{type(callbacks[averaging[-1]]).__name__} comes after InfluenceCallback and puts averaged weights into the"
-                " model when training ends; the analysis is of the current, un-averaged ones. Use"
-                " InfluenceCallback(weights='averaged') for the others."
+        self._averaged_before = bool(averaging) and averaging[0] < callbacks.index(self)
+        if self.weights == "current" and averaging:
+            name = type(callbacks[averaging[0]]).__name__
+            place = (
+                "comes before InfluenceCallback, so the weights are averaged when the analysis begins; put it after, to"
+                " analyse the un-averaged ones"
+                if self._averaged_before
+                else "comes after InfluenceCallback and puts averaged weights into the model when training ends; the"
+                " analysis is of the current, un-averaged ones"
             )
+            rank_zero_warn(
+                f"{name} {place}. InfluenceCallback(weights='averaged') asks for the averaged ones in any order."
+            )
+
+    def _error_file(self, trainer: Trainer) -> Path:
+        assert self.directory is not None
+        return self.directory / f"error-rank{trainer.global_rank}.txt"
 
     def _report_error(self, trainer: Trainer, error: Exception) -> None:
         """Keep the fitted model; leave the traceback in the run directory."""
-        assert self.directory is not None
-        path = self.directory / f"error-rank{trainer.global_rank}.txt"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self._error_file(trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         rank_zero_warn(
             f"The influence analysis failed; the fitted model is not affected. {type(error).__name__}: {error}\n"

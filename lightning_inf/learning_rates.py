@@ -36,7 +36,7 @@ class LearningRates:
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         rates: dict[str, float] = {}
         for optimizer, values in self._seen.values():
-            for group, rate in zip(optimizer.param_groups, values, strict=True):
+            for group, rate in zip(optimizer.param_groups, values, strict=False):  # a group added since has not stepped
                 rates.update({names[id(p)]: rate for p in group["params"] if id(p) in names})
         return rates
 

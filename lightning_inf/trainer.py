@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelSummary
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_inf.callback import InfluenceCallback, Request
 
@@ -56,7 +57,8 @@ def influence(
         callbacks.insert(0, callback)
     callback.request = Request(_resolve(trainer, ckpt_path))
     try:
-        with _without_training(trainer):
+        # Setting up a loader draws a seed; an analysis leaves random numbers as they were.
+        with _without_training(trainer), isolate_rng():
             trainer.fit(model, train_dataloaders, val_dataloaders, datamodule=datamodule)
     finally:
         callback.request = None
@@ -93,8 +95,9 @@ def _without_training(trainer: Trainer) -> Iterator[None]:
     loop = trainer.fit_loop
     limits = (loop.max_epochs, loop.min_epochs, trainer.num_sanity_val_steps)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    # These two train in `on_fit_start`.
-    trainer.callbacks = [c for c in callbacks if not isinstance(c, (LearningRateFinder, BatchSizeFinder))]  # type: ignore[attr-defined]
+    # The finders train in `on_fit_start`; the summary would print after ours.
+    unwanted = (LearningRateFinder, BatchSizeFinder, ModelSummary)
+    trainer.callbacks = [c for c in callbacks if not isinstance(c, unwanted)]  # type: ignore[attr-defined]
     loop.max_epochs, loop.min_epochs, trainer.num_sanity_val_steps = 0, 0, 0
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(_not_stopped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_inf.analysis.settings import Settings
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.checkpoints.find import check_model, require_learning_rates, with_learning_rates
 from lightning_inf.data.batches import ToDevice, fetch
+from lightning_inf.data.identity import known_indices
 from lightning_inf.data.references import References
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
 from lightning_inf.model.isolate import isolated
@@ -80,6 +83,27 @@ def examined(trainer: Trainer, module: LightningModule, settings: Settings) -> I
         trainer.state.stage = stage
 
 
+def complete(checkpoints: Sequence[Checkpoint], stand_in: LightningModule, settings: Settings) -> list[Checkpoint]:
+    """Check that checkpoints are this model's, and that learning rates are known where they are needed.
+
+    Args:
+        checkpoints: In the order of training.
+        stand_in: The isolated module.
+        settings: The user's.
+
+    Returns:
+        The checkpoints with their learning rates.
+
+    Raises:
+        MisconfigurationException: If they are another model's, can't be read, or lack a learning rate.
+    """
+    check_model(checkpoints, stand_in)
+    known = with_learning_rates(checkpoints, stand_in, settings.learning_rate)
+    if any(method.needs_learning_rate for method in settings.methods):
+        require_learning_rates(known)
+    return known
+
+
 def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModule, settings: Settings) -> Subject:
     """Find the data and the way the loss comes apart."""
     train = training_samples(trainer, module, settings.seed)
@@ -89,6 +113,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
             f"{type(module).__name__} has no parameter with requires_grad=True, so nothing can be influenced; unfreeze at"
             " least one."
         )
+    if settings.known_issues is not None:
+        known_indices(settings.known_issues, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
     model = resolve(stand_in, lambda indices: fetch(train, indices, transfer), len(train))
     batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train)

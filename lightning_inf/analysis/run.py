@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -19,13 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lightning_inf.analysis.budget import Extent, fit_budget
 from lightning_inf.analysis.findings import Account, headline, show, write_findings
-from lightning_inf.analysis.preflight import Subject, examined
+from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.checkpoints.find import check_model, require_learning_rates, with_learning_rates
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.identity import fingerprint
-from lightning_inf.files import digest, write_json
+from lightning_inf.files import digest, read_json, write_json
 from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Question, Setting
 from lightning_inf.model.weights import Vector, Weights
@@ -33,12 +33,15 @@ from lightning_inf.probes.scene import Scene, Unavailable
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.cost import measure
+from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import Ranks
 from lightning_inf.sweep.run import Sweep
+
+_MANIFEST = "manifest.json"
 
 
 def analyze(
@@ -85,6 +88,9 @@ def analyze(
         # All ranks are on their way out now, failed or not: none computes while another waits here.
         trainer.strategy.barrier("influence")
         ranks.close()
+        if trainer.is_global_zero:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # only where it is empty: nothing is left of an analysis that was refused
     return content
 
 
@@ -102,6 +108,7 @@ class _Analysis:
     recorded_on: str | None
     started: float = field(default_factory=time.perf_counter)
     _loaded: dict[str, Weights] = field(default_factory=dict)
+    _asked_key: str = ""
 
     def run(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> dict[str, Any]:
         """Decide on rank 0, sweep on all, write on rank 0."""
@@ -114,7 +121,7 @@ class _Analysis:
         self.parameter_bytes = 4 * sum(t.numel() for t in self._weights(checkpoints[-1]).trainable.values())
         account = self._decide(checkpoints, weights, epoch_seconds)
         questions, passes = self._plan(account.extent)
-        ledger = self._ledger()
+        ledger = self._ledger(account.extent)
         if self.ranks.rank == 0:
             self._announce(account, passes)
         total = self.chunks.scored * len(passes)
@@ -129,11 +136,7 @@ class _Analysis:
 
     def _complete(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         """Check that the checkpoints are this model's, finite, and have learning rates where they are needed."""
-        module = self.subject.model.module
-        check_model(checkpoints, module)
-        checkpoints = with_learning_rates(checkpoints, module, self.settings.learning_rate)
-        if any(method.needs_learning_rate for method in self.settings.methods):
-            require_learning_rates(checkpoints)
+        checkpoints = complete(checkpoints, self.subject.model.module, self.settings)
         finite = [c for c in checkpoints if c is checkpoints[-1] or self._weights(c).finite]
         if not self._weights(checkpoints[-1]).finite:
             raise MisconfigurationException(
@@ -165,7 +168,8 @@ class _Analysis:
                 self.chunks.indices,
             )
             cost = lambda extent: self._seconds(units, extent)  # noqa: E731
-            extent = fit_budget(wanted, cost, budget)
+            extent = self._earlier(wanted) or fit_budget(wanted, cost, budget)
+            self._asked_key = self._asked(wanted)
             passes = self._plan(extent)[1]
             estimate = {
                 "estimated_seconds": round(cost(extent), 3),
@@ -188,6 +192,25 @@ class _Analysis:
         extent = Extent(kept, decided["individual"], decided["left_out"])
         return Account(self.directory, extent, weights, cost=decided["estimate"])
 
+    def _asked(self, wanted: Extent) -> str:
+        """Hash of what was asked for before the budget."""
+        methods = [(m.name, type(m).__qualname__, m.arguments()) for m in self.settings.methods]
+        keys = [checkpoint.key for checkpoint in wanted.checkpoints]
+        return digest(methods, keys, wanted.individual, self.settings.budget, self.settings.max_samples)
+
+    def _earlier(self, wanted: Extent) -> Extent | None:
+        """Return what an earlier analysis of the same things decided.
+
+        How long work takes depends on what else the machine does. An analysis that is resumed or repeated must not
+        decide anew, or its chunks would be of other passes.
+        """
+        path = self.directory / _MANIFEST
+        found = read_json(path).get("extent") if path.is_file() else None
+        if found is None or found["asked"] != self._asked(wanted):
+            return None
+        kept = [checkpoint for checkpoint in wanted.checkpoints if checkpoint.key in found["keys"]]
+        return Extent(kept, found["individual"], found["left_out"])
+
     def _seconds(self, units: Any, extent: Extent) -> float:
         """Estimate the sweep and the probes, which take a gradient a reference and direction."""
         passes = self._plan(extent)[1]
@@ -204,10 +227,8 @@ class _Analysis:
                 with torch.no_grad():
                     values = self.subject.model.losses(weights.trainable, weights.fixed, batch)
             except IndexError as error:
-                raise ValueError(
-                    f"references {indices[0]}..{indices[-1]} of {self.subject.references.samples.origin} can't be"
-                    f" evaluated: {error}. Probably a label is out of range; correct or remove the sample."
-                ) from error
+                samples, transfer = self.subject.references.samples, self.subject.transfer
+                raise culprit(self.subject.model, weights, samples, transfer, indices, error, "reference") from error
             losses.update(zip(indices, values.tolist(), strict=True))
         return losses
 
@@ -234,8 +255,8 @@ class _Analysis:
             return recorded is not None  # its reason is for the report
         return len(recorded.label) == len(self.subject.train) and self.recorded_on == self._fingerprint
 
-    def _ledger(self) -> Ledger:
-        """Open the ledger of a run with these numbers; write down what they depend on."""
+    def _ledger(self, extent: Extent) -> Ledger:
+        """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
         depends = {
             "scores_version": SCORES_VERSION,
             "dataset": self._fingerprint,
@@ -249,7 +270,9 @@ class _Analysis:
             "model": type(self.module).__qualname__,
         }
         if self.ranks.rank == 0:
-            write_json(self.directory / "manifest.json", depends)
+            keys = [checkpoint.key for checkpoint in extent.checkpoints]
+            decided = {"asked": self._asked_key, "keys": keys, "individual": extent.individual}
+            write_json(self.directory / _MANIFEST, {**depends, "extent": {**decided, "left_out": extent.left_out}})
         return Ledger(self.directory / "chunks", digest(depends), len(self.chunks))
 
     def _sweep(self, ledger: Ledger, advance: Callable[[int], None]) -> Sweep:

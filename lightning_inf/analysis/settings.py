@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -44,6 +44,10 @@ class Settings:
         Raises:
             ValueError: If methods share a name, or a number is out of range.
         """
+        if odd := [method for method in self.methods if not isinstance(method, Method)]:
+            raise ValueError(f"methods=: expected instances of methods such as TracIn(), found {odd[0]!r}.")
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend=: expected one of {', '.join(get_args(Backend))}, found {self.backend!r}.")
         names = [method.name for method in self.methods]
         columns = [column for m in self.methods for column in {m.score_column, m.rank_column}]
         double = sorted({n for n in names if names.count(n) > 1} | {c for c in columns if columns.count(c) > 1})
@@ -52,6 +56,8 @@ class Settings:
                 f"methods=: two methods write the column {double[0]!r}; give one of them another name, e.g."
                 f" `{type(self.methods[-1]).__name__}(name='{double[0]}_2')`."
             )
+        if taken := [name for name in names if name in FIXED]:
+            raise ValueError(f"methods=: {taken[0]!r} is a column of its own in scores.parquet; choose another name.")
         if not self.methods:
             raise ValueError("methods=: expected at least one method, found none.")
         for name in ("max_samples", "batch_size", "chunk_size"):
@@ -75,13 +81,33 @@ class Settings:
             if self.budget is not None and self.budget <= 0:
                 raise ValueError(f"budget=: expected seconds above 0, found {self.budget}.")
             return self.budget
-        match = re.fullmatch(r"\s*([\d.]+)\s*(epochs?|s|sec|seconds?|min|minutes?|h|hours?)\s*", self.budget)
-        if match is None:
+        match = re.fullmatch(
+            r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(epochs?|s|sec|seconds?|min|minutes?|h|hours?)\s*", self.budget
+        )
+        if match is None or float(match[1]) == 0:
             raise ValueError(f"budget=: expected seconds, '3 epochs', '10 min', '2 h' or null, found {self.budget!r}.")
         amount, unit = float(match[1]), match[2]
         if unit.startswith("epoch"):
             return None if epoch_seconds is None else max(amount * epoch_seconds, LEAST_BUDGET)
         return amount * {"s": 1, "m": 60, "h": 3600}[unit[0]]
+
+
+#: Columns of ``scores.parquet`` that no method may be named after.
+FIXED = (
+    *("index", "sample_id", "label", "label_name", "suggested_label", "suggested_label_name", "suggested_confidence"),
+    *(
+        "is_label_issue",
+        "label_score",
+        "label_rank",
+        "loss",
+        "probability",
+        "margin",
+        "aum",
+        "confidence",
+        "variability",
+    ),
+    *("el2n", "forgetting", "learned_epoch", "other_label", "other_confidence"),
+)
 
 
 def default_methods() -> list[Method]:

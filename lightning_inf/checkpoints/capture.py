@@ -81,17 +81,20 @@ class Captures:
             for entry in gone:  # after the manifest: a crash in between leaves a file too many, never one too few
                 self._file(entry).unlink(missing_ok=True)
 
-    def end(self, trainer: Trainer, module: LightningModule, state: dict[str, Any] | None = None) -> None:
+    def end(
+        self, trainer: Trainer, module: LightningModule, state: dict[str, Any] | None = None, changed: bool = False
+    ) -> None:
         """Capture the last state, unless the last epoch's capture already is it.
 
         Args:
             trainer: The Trainer.
             module: The module as it is at the end.
             state: Another state dict to keep as the last, such as averaged weights.
+            changed: The module's weights are no longer those of its last step, because another callback averaged them.
         """
         last = self.entries[-1] if self.entries else None
         crowded: list[dict[str, Any]] = []
-        if last and last["step"] == trainer.global_step and state is None:
+        if last and last["step"] == trainer.global_step and state is None and not changed:
             last["last"] = True
         else:
             crowded = [self.entries.pop()] if last and (last["step"] == trainer.global_step or self._full) else []

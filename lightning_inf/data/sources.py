@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,7 +96,9 @@ def reference_samples(
         return _samples(hook(), "reference_dataloader()", 0)
     loaders = trainer.val_dataloaders
     if loaders is None:  # nothing validated yet: no sanity check, or an analysis without training
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        # Lightning's own word, where the module has no validation dataloader, would not name the remedies.
+        with contextlib.suppress(MisconfigurationException, NotImplementedError):
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
         loaders = trainer.val_dataloaders
     if isinstance(loaders, CombinedLoader):
         loaders = loaders.flattened

@@ -45,6 +45,8 @@ def _deep_copy(module: LightningModule) -> LightningModule:
     """Copy a module whose trainer is shared and whose non-leaf tensors are detached."""
     trainer = module._trainer
     memo: dict[int, Any] = {} if trainer is None else {id(trainer): trainer}
+    if (compiled := module.__dict__.get("_compiler_ctx")) is not None:
+        memo[id(compiled)] = compiled
     keep_alive = []  # an id in `memo` must not be reused while the copy is made
     for part in module.modules():
         for tensor in _tensors(vars(part)):
@@ -75,6 +77,11 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def _silence(module: LightningModule) -> None:
     """Put the module in eval mode, cut its loggers and make its metrics no-ops."""
     module.eval()
+    if module.__dict__.get("_compiler_ctx") is not None:
+        # `torch.compile(module)` leaves compiled steps on the instance, bound to the original: use the class's own.
+        for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
+            module.__dict__.pop(name, None)
+        module.__dict__["_compiler_ctx"] = None
     for parameter in module.parameters():
         parameter.grad = None
     for name in ("log", "log_dict", "log_grad_norm", "print", "toggle_optimizer", "untoggle_optimizer"):

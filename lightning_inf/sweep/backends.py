@@ -121,7 +121,10 @@ def _one_by_one(model: SampleModel, weights: Weights, batch: Any, size: int) -> 
             leaves = list(params.values())
             grads = torch.autograd.grad(losses[i], leaves, retain_graph=True, allow_unused=True)
         pairs = zip(params.items(), grads, strict=True)
-        yield losses[i].detach().unsqueeze(0), {n: (torch.zeros_like(p) if g is None else g)[None] for (n, p), g in pairs}
+        yield (
+            losses[i].detach().unsqueeze(0),
+            {n: (torch.zeros_like(p) if g is None else g)[None] for (n, p), g in pairs},
+        )
 
 
 def products(gradients: Vector, tangents: Sequence[Vector]) -> Tensor:

@@ -13,6 +13,7 @@ from lightning_inf.data.batches import Transfer, stream
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.sample_model import device_of
 from lightning_inf.model.weights import Weights
+from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator, describe
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, OutputsAt
 from lightning_inf.sweep.plan import Pass
@@ -78,7 +79,16 @@ def measure(
     started = time.perf_counter()
     batches = list(stream(samples, lists, transfer))
     load = (time.perf_counter() - started) / sum(len(part) for part in lists)
-    (_, warm), (part, batch) = batches
+    try:
+        return _time(evaluator, weights, batches, load)
+    except IndexError as error:
+        both = [index for part in lists for index in part]
+        raise culprit(evaluator.model, weights, samples, transfer, both, error) from error
+
+
+def _time(evaluator: Evaluator, weights: Weights, batches: list[tuple[list[int], Any]], load: float) -> UnitCosts:
+    """Time the work on the second batch, once the first has warmed it up."""
+    (first, warm), (part, batch) = batches
 
     def timed(work: Callable[[Any], object]) -> float:
         work(warm)
@@ -88,7 +98,7 @@ def measure(
         columns = describe(evaluator.model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
         forward = timed(lambda b: evaluator.model.outputs(weights, b))
-    sizes = {id(warm): len(lists[0]), id(batch): len(part)}
+    sizes = {id(warm): len(first), id(batch): len(part)}
     derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
     gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
     return UnitCosts(load, forward, derivative, gradient, output_bytes)

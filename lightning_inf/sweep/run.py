@@ -15,6 +15,7 @@ from lightning_inf.data.batches import Transfer, stream
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Answers, Evaluator
 from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
 from lightning_inf.sweep.plan import Pass, Point
@@ -126,19 +127,4 @@ class Sweep:
         try:
             return self.evaluator(here, point.measurements, vectors, batch, len(indices))
         except IndexError as error:
-            raise ValueError(self._name_culprit(here, point, vectors, indices, error)) from error
-
-    def _name_culprit(
-        self, here: Weights, point: Point, vectors: dict[str, Vector], indices: list[int], error: IndexError
-    ) -> str:
-        """Find the sample that a batch failed on: most often its label is out of range."""
-        for index in indices:
-            for _, batch in stream(self.samples, [[index]], self.transfer):
-                try:
-                    self.evaluator(here, point.measurements, vectors, batch, 1)
-                except IndexError as culprit:
-                    return (
-                        f"training sample {index} can't be evaluated: {culprit}. Its label is probably out of range;"
-                        " correct or remove the sample."
-                    )
-        return f"a batch of training samples {indices[0]}..{indices[-1]} can't be evaluated: {error}"
+            raise culprit(self.evaluator.model, here, self.samples, self.transfer, indices, error) from error
