@@ -88,8 +88,9 @@ def load(path: Path, trusted: Sequence[Any] = ()) -> dict[str, Any]:
             content = TorchCheckpointIO().load_checkpoint(path, map_location=_to_cpu, weights_only=True)
     except pickle.UnpicklingError as error:
         raise MisconfigurationException(
-            f"{path} holds more than tensors and plain types, so it can't be loaded safely: {_first_lines(error)}\n"
-            "If you trust the file, name what it needs in InfluenceCallback(trusted_globals=['package.module.Class'])."
+            f"{path} holds more than tensors and plain types, so it can't be loaded safely: it needs"
+            f" {_needed(path, error)}.\nIf you trust the file, name what it needs in"
+            " InfluenceCallback(trusted_globals=['package.module.Class'])."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise MisconfigurationException(f"{path} can't be read as a checkpoint: {_first_lines(error)}") from error
@@ -108,12 +109,15 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path) -> None:
         for name, shape in expected.items()
         if name in state and tuple(state[name].shape) != shape
     ]
-    if missing or shapes:
-        problem = "; ".join([f"missing {name}" for name in missing[:3]] + shapes[:3])
+    own = module.state_dict().keys()
+    extra = [name for name in state if name not in own] if getattr(module, "strict_loading", True) else []
+    if missing or shapes or extra:
+        problem = "; ".join([f"missing {n}" for n in missing[:3]] + shapes[:3] + [f"unknown {n}" for n in extra[:3]])
         raise MisconfigurationException(
             f"{path} is a checkpoint of another model than {type(module).__name__}: {problem}"
-            f" ({len(missing) + len(shapes)} of {len(expected)} parameters differ). Point `checkpoints=` (or `ckpt_path`)"
-            " to files of this model, or build the model with the arguments that it was trained with."
+            f" ({len(missing) + len(shapes) + len(extra)} of {len(expected)} parameters differ)."
+            " Point `checkpoints=` (or `ckpt_path`) to files of this model, or build the model with the arguments that it"
+            " was trained with."
         )
 
 
@@ -132,6 +136,14 @@ def _resolve(name: Any) -> Any:
         raise MisconfigurationException(
             f"trusted_globals: expected an importable name like 'package.module.Class', found {name!r} ({error})."
         ) from error
+
+
+def _needed(path: Path, error: BaseException) -> str:
+    """Name the classes and functions that a file needs."""
+    try:
+        return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    except (RuntimeError, ValueError, OSError):  # an old file format, or a remote one
+        return _first_lines(error)
 
 
 def _first_lines(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from lightning_inf.data.repeatable import Repeatable
+from lightning_inf.data.repeatable import Repeatable, seed_all
 
 _PROBED = 64
 
@@ -83,7 +83,7 @@ def fingerprint(dataset: Dataset[Any]) -> str:
     _hash_listing(sha, dataset)
     count = len(dataset)  # type: ignore[arg-type]
     with isolate_rng(include_cuda=False):
-        torch.manual_seed(0)
+        seed_all(0)
         for index in sorted({round(i * (count - 1) / max(_PROBED - 1, 1)) for i in range(min(_PROBED, count))}):
             _hash_value(sha, dataset[index])
     return sha.hexdigest()[:24]
@@ -155,6 +155,11 @@ def known_indices(known: Sequence[int] | str, dataset: Any, samples: int) -> np.
             raise ValueError(f"known_issues: expected one boolean for each of {samples} samples, found {len(values)}")
         return values
     mask = np.zeros(samples, dtype=bool)
+    if values.size and (values.dtype.kind not in "iu" or len(np.unique(values)) != values.size):
+        raise ValueError(
+            f"known_issues: expected distinct integer indices or one boolean a sample, found {values.dtype} values such as"
+            f" {values.ravel()[:3].tolist()}; turn a mask of zeros and ones into booleans"
+        )
     indices = values.astype(np.int64).ravel()
     if subset is not None:
         indices = np.flatnonzero(np.isin(subset, indices))

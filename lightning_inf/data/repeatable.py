@@ -37,7 +37,7 @@ class Repeatable(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         with isolate_rng(include_cuda=False):
-            _seed_all(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
+            seed_all(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
             return self.dataset[index]
 
     def __getattr__(self, name: str) -> Any:
@@ -53,7 +53,7 @@ def vary(dataset: Dataset[Any], samples: int, tries: int = 3) -> bool:
         for index in {0, samples // 2, samples - 1} if samples >= tries else range(samples):
             views = []
             for seed in (11, 97):
-                _seed_all(seed)
+                seed_all(seed)
                 views.append(dataset[index])
             if not same(*views):
                 return True
@@ -65,8 +65,10 @@ def same(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, Tensor):
-        return left.shape == right.shape and torch.allclose(
-            left, right, rtol=0, atol=0, equal_nan=left.is_floating_point()
+        return (
+            left.shape == right.shape
+            and left.dtype == right.dtype
+            and torch.allclose(left, right, rtol=0, atol=0, equal_nan=left.is_floating_point())
         )
     if isinstance(left, np.ndarray):
         return left.tobytes() == right.tobytes()
@@ -81,7 +83,8 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right) or left != left
 
 
-def _seed_all(seed: int) -> None:
+def seed_all(seed: int) -> None:
+    """Seed the generators that transforms draw from: torch's, ``random``'s and NumPy's."""
     torch.manual_seed(int(seed))
     random.seed(int(seed))
     np.random.seed(int(seed) % 2**32)  # noqa: NPY002 - the user's transforms draw from the global generator

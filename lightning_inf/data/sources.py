@@ -88,7 +88,8 @@ def reference_samples(
         MisconfigurationException: If there are none, or they have no length.
     """
     if isinstance(given, Dataset):
-        return _checked(replace(train, dataset=given, origin="references=", notes=()))
+        _refuse_stream(given, "references=")
+        return _repeatable(_checked(replace(train, dataset=given, origin="references=", notes=())), 0)
     if given is not None:
         return _samples(given, "references=", 0)
     hook = _hook(trainer, module, "reference_dataloader")
@@ -140,12 +141,7 @@ def _samples(loader: Any, origin: str, seed: int) -> Samples:
             f"Expected a torch DataLoader in {origin}, found {type(loader).__name__}. Return a DataLoader over a map-style"
             " Dataset from the hook `influence_dataloader()` (or `reference_dataloader()`)."
         )
-    if isinstance(loader.dataset, IterableDataset):
-        raise MisconfigurationException(
-            f"{origin} holds an IterableDataset ({type(loader.dataset).__name__}), whose samples have no index. Expected a"
-            " map-style Dataset with __len__ and __getitem__; return a loader over one from the hook"
-            " `influence_dataloader()` (or `reference_dataloader()`)."
-        )
+    _refuse_stream(loader.dataset, origin)
     if loader.batch_sampler is None:
         raise MisconfigurationException(
             f"{origin} has `batch_size=None`, so its dataset yields whole batches and a sample has no index. Return a"
@@ -156,6 +152,16 @@ def _samples(loader: Any, origin: str, seed: int) -> Samples:
         options |= {"worker_init_fn": loader.worker_init_fn, "multiprocessing_context": loader.multiprocessing_context}
     batch_size = getattr(loader.batch_sampler, "batch_size", None) or loader.batch_size or 1
     return _repeatable(_checked(Samples(loader.dataset, loader.collate_fn, origin, int(batch_size), options)), seed)
+
+
+def _refuse_stream(dataset: Any, origin: str) -> None:
+    """Refuse a dataset without indices."""
+    if isinstance(dataset, IterableDataset):
+        raise MisconfigurationException(
+            f"{origin} holds an IterableDataset ({type(dataset).__name__}), whose samples have no index. Expected a"
+            " map-style Dataset with __len__ and __getitem__; return a loader over one from the hook"
+            " `influence_dataloader()` (for references `reference_dataloader()`)."
+        )
 
 
 def _checked(samples: Samples) -> Samples:

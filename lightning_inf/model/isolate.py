@@ -30,8 +30,8 @@ def isolated(module: LightningModule) -> Iterator[LightningModule]:
     """
     try:
         stand_in = _deep_copy(module)
-    except (TypeError, RuntimeError, AttributeError, NotImplementedError, ValueError) as error:
-        # Locks, generators, open files, foreign handles: each raises its own kind.
+    except Exception as error:
+        # Locks, generators, open files, foreign handles, a `__deepcopy__` of the user's: each raises its own kind.
         with _restored(module):
             module.__dict__["_influence_copy_error"] = f"{type(error).__name__}: {error}"
             _silence(module)
@@ -124,12 +124,15 @@ def _restored(module: LightningModule) -> Iterator[None]:
     cls = type(module)
     parts = list(module.modules()) + [m for m in _metrics(module) if isinstance(m, nn.Module)]
     attributes = [(part, dict(vars(part))) for part in parts]
-    containers = [
+    containers: list[tuple[Any, Any]] = [
         (vars(part)[key], dict(vars(part)[key]))
         for part in parts
         for key in ("_parameters", "_buffers", "_modules")
         if key in vars(part)
     ]
+    containers += [(v, type(v)(v)) for part in parts for v in vars(part).values() if type(v) in (dict, set)]
+    lists = [(v, list(v)) for part in parts for v in vars(part).values() if type(v) is list]
+    plain = [(t, t.detach().clone()) for part in parts for t in _tensors(vars(part)) if not t.requires_grad]
     tensors = [(t, t.detach().clone(), t.requires_grad, t.grad) for t in (*module.parameters(), *module.buffers())]
     try:
         yield
@@ -141,7 +144,12 @@ def _restored(module: LightningModule) -> Iterator[None]:
         for container, saved in containers:
             container.clear()
             container.update(saved)
+        for values, kept in lists:
+            values[:] = kept
         with torch.no_grad():
+            for tensor, value in plain:
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
             for tensor, value, requires_grad, grad in tensors:
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)

@@ -115,7 +115,7 @@ def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Ten
         count, divisor = (t.reshape(batch, -1).sum(dim=1).to(unreduced.dtype) for t in (valid, weights))
         return count, divisor
     count = torch.full((batch,), unreduced.numel() / max(batch, 1), dtype=unreduced.dtype, device=unreduced.device)
-    if name == "cross_entropy" or weight is None or name.startswith("binary"):
+    if weight is None or name.startswith("binary") or name in ("cross_entropy", "huber_loss"):
         return count, count
-    # The regression losses divide a weighted mean by the sum of the weights.
+    # The other regression losses divide a weighted mean by the sum of the weights.
     return count, weight.expand_as(unreduced).reshape(batch, -1).sum(dim=1).to(unreduced.dtype)

@@ -52,6 +52,7 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
         model = SampleModel(module, "influence_step")
         try:
             _check_hook(model, weights, batches, indices)
+            _check_moves(model, weights, batches, indices)
         except _Unfit as reason:
             raise MisconfigurationException(f"`influence_step` of {_name(module)}: {reason}") from reason
         return model
@@ -65,7 +66,9 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
     for attempt in (_observed, _replaced, _single):
         try:
             with torch.no_grad():
-                return attempt(module, weights, batches, indices)
+                model = attempt(module, weights, batches, indices)
+                _check_moves(model, weights, batches, indices)
+                return model
         except _Unfit as reason:
             reasons.append(f"- {attempt.__doc__}: {reason}")
     raise MisconfigurationException(
@@ -114,13 +117,14 @@ def _replaced(module: LightningModule, weights: Weights, batches: Batches, indic
         raise _Unfit("the step returned no loss")
     _check_length(loss, indices)
     call = trace.calls[0]
-    offset = loss - call.loss
-    if len(trace.calls) == 1 and bool((offset - offset.mean()).abs().max() <= RTOL * loss.abs().max()):
-        if not _close(call.total + offset.mean(), whole.mean()):
+    offset = _constant(loss - call.loss, loss) if len(trace.calls) == 1 else None
+    if offset is not None:
+        if not _close(call.total + offset, whole.mean()):
             raise _Unfit(f"the samples' mean {call.total.item():.6g} is not the step's loss {_value(whole)}")
+        _check_regulariser(model, weights, batches, indices, offset)
         model = SampleModel(module, "observed")
         model.notes.append(
-            f"training_step adds {offset.mean().item():.4g} to every sample's loss (a regulariser); it was left out."
+            f"training_step adds {offset.item():.4g} to every sample's loss (a regulariser); it was left out."
         )
         loss = call.loss
     elif not _close(loss.mean(), whole.mean()):
@@ -128,6 +132,41 @@ def _replaced(module: LightningModule, weights: Weights, batches: Batches, indic
     _check_half(model, weights, batches, indices, loss, call.input)
     model.loss_name = " + ".join(c.name for c in trace.calls)
     return model
+
+
+def _constant(offset: Tensor, loss: Tensor) -> Tensor | None:
+    """Return what was added to every sample's loss, if it is one number; samples that aren't finite say nothing."""
+    finite = offset.isfinite()
+    if not bool(finite.any()):
+        return None
+    mean = offset[finite].mean()
+    return mean if bool((offset[finite] - mean).abs().max() <= RTOL * loss[finite].abs().max()) else None
+
+
+def _check_regulariser(
+    model: SampleModel, weights: Weights, batches: Batches, indices: list[int], offset: Tensor
+) -> None:
+    """Check that what was added belongs to no sample: it is the same for half of the batch."""
+    if len(indices) < 2:
+        return
+    trace = model.trace(weights.trainable, weights.fixed, batches(indices[: len(indices) // 2]))
+    loss = step_loss(trace.returned)
+    again = None if loss is None else _constant(loss - trace.calls[0].loss, loss)
+    if again is None or not _close(again, offset):
+        raise _Unfit("the step adds a term that depends on the batch's samples")
+
+
+def _check_moves(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
+    """Check that the losses follow the weights: a step that is bound to another module would not."""
+    part = indices[:1] if model.mode == "single" else indices
+    moved = weights.moved({name: torch.ones_like(tensor) for name, tensor in weights.trainable.items()})
+    with torch.no_grad():
+        before, after = (model.losses(w.trainable, w.fixed, batches(part)) for w in (weights, moved))
+    if weights.trainable and torch.equal(before.nan_to_num(), after.nan_to_num()):
+        raise _Unfit(
+            "its losses do not change with the weights: the step seems to run on another module (is `training_step`"
+            " replaced on the instance?)"
+        )
 
 
 def _single(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
@@ -152,11 +191,23 @@ def _single(module: LightningModule, weights: Weights, batches: Batches, indices
 def _check_hook(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
     """Check the shape of what ``influence_step`` returns, and that samples don't depend on each other."""
     with torch.no_grad():
-        outputs = model.outputs(weights, batches(indices))
+        try:
+            outputs = model.outputs(weights, batches(indices))
+        except Exception as error:
+            raise _Unfit(f"it failed on a batch of {len(indices)} samples: {type(error).__name__}: {error}") from error
         _check_length(outputs.loss, indices)
-        if (outputs.logits is None) != (outputs.target is None):
+        logits, target = outputs.logits, outputs.target
+        if (logits is None) != (target is None):
             raise _Unfit("expected both `logits` and `target` or neither, found one of them")
-        _check_half(model, weights, batches, indices, outputs.loss, outputs.logits)
+        if logits is not None and target is not None:
+            if logits.dim() != 2 or len(logits) != len(indices):
+                raise _Unfit(f"expected `logits` of shape ({len(indices)}, classes), found {tuple(logits.shape)}")
+            if target.shape != (len(indices),) or target.is_floating_point():
+                raise _Unfit(
+                    f"expected `target` with class indices of shape ({len(indices)},), found {target.dtype} of shape"
+                    f" {tuple(target.shape)}"
+                )
+        _check_half(model, weights, batches, indices, outputs.loss, logits)
 
 
 def _run_once(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
@@ -192,10 +243,16 @@ def _check_half(
     half = len(indices) // 2
     alone = model.losses(weights.trainable, weights.fixed, batches(indices[:half]))
     # Losses near zero inherit the rounding of the logits they are made from.
-    rounding = 64 * torch.finfo(loss.dtype).eps * (float(scale.abs().max()) if scale is not None else 0.0)
-    atol = RTOL * float(loss[loss.isfinite()].abs().max()) + rounding if bool(loss.isfinite().any()) else 0.0
+    rounding = 64 * torch.finfo(loss.dtype).eps * (_largest(scale) if scale is not None else 0.0)
+    atol = RTOL * _largest(loss) + rounding
     if alone.shape != (half,) or not torch.allclose(alone, loss[:half], rtol=RTOL, atol=atol, equal_nan=True):
         raise _Unfit("a sample's loss changes with the other samples of its batch (or with random numbers)")
+
+
+def _largest(values: Tensor) -> float:
+    """Largest finite absolute value, 0 where there is none."""
+    finite = values[values.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _close(left: Tensor, right: Tensor) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,6 +65,8 @@ class SampleModel:
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
         self._step = _Step(module, "influence_step" if mode == "influence_step" else "training_step")
         self._writes_buffers: bool | None = None
+        self._slots = _slots(self._step, module)
+        self._parts = [vars(part) for part in module.modules()]
 
     def outputs(self, weights: Weights, batch: Any) -> Outputs:
         """Evaluate a batch of B samples.
@@ -93,12 +97,34 @@ class SampleModel:
             # Buffers stay frozen: a step that writes into one gets a fresh copy each time.
             fixed = {name: tensor.clone() for name, tensor in fixed.items()}
         versions = [tensor._version for tensor in fixed.values()] if self._writes_buffers is None else None
-        named = {f"inner.{name}": tensor for name, tensor in {**fixed, **trainable}.items()}
-        with LossObserver(replace=self.mode == "replaced" if replace is None else replace) as observer:
-            returned = functional_call(self._step, named, (batch,))
+        given = {**fixed, **trainable}
+        named = {slot: given[name] for slot, name in self._slots.items()}
+        with self._stateless(), LossObserver(self.mode == "replaced" if replace is None else replace) as observer:
+            returned = functional_call(self._step, named, (batch,), tie_weights=False)
         if versions is not None:
             self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
         return Trace(returned, observer.calls)
+
+    @contextlib.contextmanager
+    def _stateless(self) -> Iterator[None]:
+        """Carry nothing from run to run: a step may keep an average in an attribute, or losses in a list.
+
+        Under a transform those would be tensors that nobody may touch once it has ended.
+        """
+        attributes = [(part, dict(part)) for part in self._parts]
+        containers = [(v, copy.copy(v)) for v in vars(self.module).values() if type(v) in (list, dict, set)]
+        try:
+            yield
+        finally:
+            for part, saved in attributes:
+                part.clear()
+                part.update(saved)
+            for container, kept in containers:
+                if isinstance(container, list):
+                    container[:] = kept
+                else:
+                    container.clear()
+                    container.update(kept)
 
     def _losses(self, trace: Trace) -> Tensor:
         """Pick the samples' losses out of a run."""
@@ -128,6 +154,21 @@ class _Step(nn.Module):
     def forward(self, batch: Any) -> Any:
         step = getattr(self.inner, self.hook)
         return step(batch, 0) if self.takes_index else step(batch)
+
+
+def _slots(step: nn.Module, module: nn.Module) -> dict[str, str]:
+    """Map every place in the step that holds a parameter or buffer, once, to the tensor's name in the module.
+
+    A module that is registered under two names is one place, and tied weights are two places with one name.
+    ``functional_call`` finds neither out right by itself when both occur.
+    """
+    names = {id(tensor): name for name, tensor in (*module.named_buffers(), *module.named_parameters())}
+    slots = {}
+    for prefix, part in step.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                slots[f"{prefix}.{name}"] = names[id(tensor)]
+    return slots
 
 
 def device_of(weights: Weights) -> torch.device:
