@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -20,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_inf.analysis.preflight import check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
 from lightning_inf.analysis.settings import Settings, default_methods
+from lightning_inf.checkpoints.averaging import averaged_weights, check_averaging
 from lightning_inf.checkpoints.capture import MANIFEST, Captures
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.checkpoints.find import files, find
+from lightning_inf.checkpoints.find import epoch_seconds, files, find, run_directory
 from lightning_inf.data.chunks import CHUNK
 from lightning_inf.data.identity import fingerprint
 from lightning_inf.files import read_json, write_json
@@ -163,7 +162,7 @@ class InfluenceCallback(Callback):
         # On all ranks: `log_dir` broadcasts.
         default = Path(trainer.log_dir or trainer.default_root_dir) / "influence"
         self.directory = Path(self.dirpath or self._earlier_run() or default).resolve()
-        self._check_averaging(trainer)
+        self._averaged_before = check_averaging(trainer, self, self.weights)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; or analyse now, where ``influence`` was called in place of ``fit``."""
@@ -175,7 +174,7 @@ class InfluenceCallback(Callback):
             return
         trainer.fit_loop.setup_data()
         path = self.request.ckpt_path
-        home = (_run_directory(path) if path is not None else None) or self.directory
+        home = (run_directory(path) if path is not None else None) or self.directory
         where: Any = self.checkpoints
         if where is None and (home / _CHECKPOINTS / MANIFEST).is_file():
             where = home / _CHECKPOINTS
@@ -205,7 +204,7 @@ class InfluenceCallback(Callback):
         if self.request is None:
             return None
         named = [self.request.ckpt_path, self.checkpoints if isinstance(self.checkpoints, str) else None]
-        return next((found for path in named if path is not None and (found := _run_directory(path))), None)
+        return next((found for path in named if path is not None and (found := run_directory(path))), None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prove that the analysis will be possible, before the first batch."""
@@ -258,7 +257,8 @@ class InfluenceCallback(Callback):
             self.recorder.detach()
         if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
             return
-        self.captures.end(trainer, pl_module, self._averaged(trainer), self._averaged_before)
+        state = averaged_weights(trainer, self) if self.weights == "averaged" else None
+        self.captures.end(trainer, pl_module, state, self._averaged_before)
         trainer.strategy.barrier("influence-captures")
         try:
             self.analyze(trainer, pl_module, self.checkpoints or self.captures.directory)
@@ -298,10 +298,10 @@ class InfluenceCallback(Callback):
         if final is not None:
             chosen = Checkpoint.read(final, trusted)
             found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
-        seconds = self.captures.epoch_seconds or _epoch_seconds(where)
+        seconds = self.captures.epoch_seconds or epoch_seconds(where)
         recorded, on = None, None
         # Of the run that the checkpoints belong to, which may be another than the one that is written to.
-        earlier = _run_directory(where) if isinstance(where, (str, Path)) else _run_directory(final) if final else None
+        earlier = run_directory(where) if isinstance(where, (str, Path)) else run_directory(final) if final else None
         recording = (earlier or self.directory) / _RECORDING
         if (recording / _DATASET).is_file():
             recorded, on = load(recording), read_json(recording / _DATASET)["fingerprint"]
@@ -325,40 +325,6 @@ class InfluenceCallback(Callback):
         if ENTRY not in checkpoint and self.captures.rates.by_name(pl_module):
             checkpoint[ENTRY] = self.captures.entry(trainer, pl_module, trainer.current_epoch)
 
-    def _averaged(self, trainer: Trainer) -> dict[str, torch.Tensor] | None:
-        """Return the averaged weights where they were asked for and are not the module's own yet."""
-        if self.weights != "averaged":
-            return None
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks[callbacks.index(self) :]:
-            if (average := getattr(callback, "_average_model", None)) is not None:
-                inner = getattr(average, "module", average)
-                return {name: tensor.detach().clone() for name, tensor in inner.state_dict().items()}
-        return None
-
-    def _check_averaging(self, trainer: Trainer) -> None:
-        """Say which weights are analysed where a callback averages them."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        averaging = [i for i, c in enumerate(callbacks) if hasattr(c, "_average_model")]
-        if self.weights == "averaged" and not averaging:
-            raise MisconfigurationException(
-                "InfluenceCallback(weights='averaged') needs a WeightAveraging or StochasticWeightAveraging callback in the"
-                " Trainer; found none. Add one, or leave weights='current'."
-            )
-        self._averaged_before = bool(averaging) and averaging[0] < callbacks.index(self)
-        if self.weights == "current" and averaging:
-            name = type(callbacks[averaging[0]]).__name__
-            place = (
-                "comes before InfluenceCallback, so the weights are averaged when the analysis begins; put it after, to"
-                " analyse the un-averaged ones"
-                if self._averaged_before
-                else "comes after InfluenceCallback and puts averaged weights into the model when training ends; the"
-                " analysis is of the current, un-averaged ones"
-            )
-            rank_zero_warn(
-                f"{name} {place}. InfluenceCallback(weights='averaged') asks for the averaged ones in any order."
-            )
-
     def _error_file(self, trainer: Trainer) -> Path:
         assert self.directory is not None
         return self.directory / f"error-rank{trainer.global_rank}.txt"
@@ -372,21 +338,3 @@ class InfluenceCallback(Callback):
             f"The influence analysis failed; the fitted model is not affected. {type(error).__name__}: {error}\n"
             f"The traceback is in {path}. `lightning-inf influence` can finish the analysis from the captured checkpoints."
         )
-
-
-def _run_directory(path: str | Path) -> Path | None:
-    """Find our run directory from a checkpoint, or a directory of checkpoints, of that run."""
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    if (folder / MANIFEST).is_file():  # one of our captures
-        return folder.parent
-    beside = folder.parent / "influence"  # <log_dir>/checkpoints/x.ckpt, as ModelCheckpoint writes them
-    return beside if (beside / "checkpoints" / MANIFEST).is_file() else None
-
-
-def _epoch_seconds(where: str | Path | Sequence[str]) -> float | None:
-    """Read how long an epoch took from the captures of a run."""
-    if isinstance(where, (str, Path)) and (Path(where) / MANIFEST).is_file():
-        seconds = read_json(Path(where) / MANIFEST)["epoch_seconds"]
-        return None if seconds is None else float(seconds)
-    return None

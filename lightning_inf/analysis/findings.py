@@ -38,6 +38,7 @@ class Account:
         notes: Of the sweep.
         seconds: Of the whole analysis, and by method.
         cost: Estimate, budget, passes, disk.
+        decided: The extent in plain values, for the manifest.
         fingerprint: Of the training data.
         recording: What became of the recording.
     """
@@ -50,6 +51,7 @@ class Account:
     seconds: float = 0.0
     method_seconds: dict[str, float] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     recording: dict[str, Any] = field(default_factory=dict)
 

@@ -13,27 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_inf.analysis.budget import Extent, fit_budget
+from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.findings import Account, headline, show, write_findings
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.identity import fingerprint
-from lightning_inf.files import digest, read_json, write_json
+from lightning_inf.files import digest, write_json
 from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Question, Setting
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.scene import Scene, Unavailable
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
-from lightning_inf.sweep.cost import measure
-from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
@@ -108,7 +106,6 @@ class _Analysis:
     recorded_on: str | None
     started: float = field(default_factory=time.perf_counter)
     _loaded: dict[str, Weights] = field(default_factory=dict)
-    _asked_key: str = ""
 
     def run(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> dict[str, Any]:
         """Decide on rank 0, sweep on all, write on rank 0."""
@@ -121,7 +118,7 @@ class _Analysis:
         self.parameter_bytes = 4 * sum(t.numel() for t in self._weights(checkpoints[-1]).trainable.values())
         account = self._decide(checkpoints, weights, epoch_seconds)
         questions, passes = self._plan(account.extent)
-        ledger = self._ledger(account.extent)
+        ledger = self._ledger(account.decided)
         if self.ranks.rank == 0:
             self._announce(account, passes)
         total = self.chunks.scored * len(passes)
@@ -147,90 +144,25 @@ class _Analysis:
 
     def _decide(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> Account:
         """Choose references and extent on rank 0; the others follow."""
-        references = self.subject.references
         if self.ranks.rank == 0:
-            losses = self._reference_losses(checkpoints[-1])
-            excluded = {i: "its loss is not finite" for i, loss in losses.items() if not math.isfinite(loss)}
-            if len(excluded) == len(losses):
-                raise MisconfigurationException(
-                    f"No reference of {references.samples.origin} has a finite loss; check its inputs and labels."
-                )
-            references.excluded = excluded
-            hardest = sorted((i for i in losses if i not in excluded), key=lambda i: (-losses[i], i))
-            wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
-            budget = self.settings.budget_seconds(epoch_seconds)
-            units = measure(
+            decider = Decider(
+                self.subject,
+                self.settings,
+                self.directory / _MANIFEST,
+                self.chunks,
                 self.evaluator,
-                self.subject.train,
-                self.subject.transfer,
-                self._weights(checkpoints[-1]),
-                self.subject.batch_size,
-                self.chunks.indices,
+                self._weights,
+                lambda extent: self._plan(extent)[1],
+                self.ranks.world,
             )
-            cost = lambda extent: self._seconds(units, extent)  # noqa: E731
-            extent = self._earlier(wanted) or fit_budget(wanted, cost, budget)
-            self._asked_key = self._asked(wanted)
-            passes = self._plan(extent)[1]
-            estimate = {
-                "estimated_seconds": round(cost(extent), 3),
-                "budget_seconds": budget,
-                "passes": len(passes),
-                "disk_bytes": units.disk(passes, self.chunks.scored),
-            }
-            decided: dict[str, Any] = {
-                "keys": [c.key for c in extent.checkpoints],
-                "individual": extent.individual,
-                "left_out": extent.left_out,
-                "excluded": {str(i): why for i, why in excluded.items()},
-                "estimate": estimate,
-            }
+            decided = decider.decide(checkpoints, epoch_seconds)
             self.ranks.publish("decided", decided)
         else:
             decided = self.ranks.wait("decided")
-            references.excluded = {int(i): why for i, why in decided["excluded"].items()}
-        kept = [c for c in checkpoints if c.key in decided["keys"]]
-        extent = Extent(kept, decided["individual"], decided["left_out"])
-        return Account(self.directory, extent, weights, cost=decided["estimate"])
-
-    def _asked(self, wanted: Extent) -> str:
-        """Hash of what was asked for before the budget."""
-        methods = [(m.name, type(m).__qualname__, m.arguments()) for m in self.settings.methods]
-        keys = [checkpoint.key for checkpoint in wanted.checkpoints]
-        return digest(methods, keys, wanted.individual, self.settings.budget, self.settings.max_samples)
-
-    def _earlier(self, wanted: Extent) -> Extent | None:
-        """Return what an earlier analysis of the same things decided.
-
-        How long work takes depends on what else the machine does. An analysis that is resumed or repeated must not
-        decide anew, or its chunks would be of other passes.
-        """
-        path = self.directory / _MANIFEST
-        found = read_json(path).get("extent") if path.is_file() else None
-        if found is None or found["asked"] != self._asked(wanted):
-            return None
-        kept = [checkpoint for checkpoint in wanted.checkpoints if checkpoint.key in found["keys"]]
-        return Extent(kept, found["individual"], found["left_out"])
-
-    def _seconds(self, units: Any, extent: Extent) -> float:
-        """Estimate the sweep and the probes, which take a gradient a reference and direction."""
-        passes = self._plan(extent)[1]
-        directions = [d for work in passes for d in work.directions.values()]
-        visits = sum(len(d.target.indices) * getattr(d, "steps", 1) for d in directions if hasattr(d, "target"))
-        return units.seconds(passes, self.chunks.scored, self.ranks.world) + 3 * units.forward * visits
-
-    def _reference_losses(self, checkpoint: Checkpoint) -> dict[int, float]:
-        """Compute the loss of each reference of the pool."""
-        weights = self._weights(checkpoint)
-        losses: dict[int, float] = {}
-        for indices, batch in self.subject.references.batches(self.subject.references.pool):
-            try:
-                with torch.no_grad():
-                    values = self.subject.model.losses(weights.trainable, weights.fixed, batch)
-            except IndexError as error:
-                samples, transfer = self.subject.references.samples, self.subject.transfer
-                raise culprit(self.subject.model, weights, samples, transfer, indices, error, "reference") from error
-            losses.update(zip(indices, values.tolist(), strict=True))
-        return losses
+        self.subject.references.excluded = {int(i): why for i, why in decided["excluded"].items()}
+        kept = [c for c in checkpoints if c.key in decided["extent"]["keys"]]
+        extent = Extent(kept, decided["extent"]["individual"], decided["extent"]["left_out"])
+        return Account(self.directory, extent, weights, cost=decided["estimate"], decided=decided["extent"])
 
     def _plan(self, extent: Extent) -> tuple[dict[str, list[Question]], list[Pass]]:
         """Let the methods ask, and pack what they ask for."""
@@ -255,7 +187,7 @@ class _Analysis:
             return recorded is not None  # its reason is for the report
         return len(recorded.label) == len(self.subject.train) and self.recorded_on == self._fingerprint
 
-    def _ledger(self, extent: Extent) -> Ledger:
+    def _ledger(self, decided: dict[str, Any]) -> Ledger:
         """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
         depends = {
             "scores_version": SCORES_VERSION,
@@ -270,9 +202,7 @@ class _Analysis:
             "model": type(self.module).__qualname__,
         }
         if self.ranks.rank == 0:
-            keys = [checkpoint.key for checkpoint in extent.checkpoints]
-            decided = {"asked": self._asked_key, "keys": keys, "individual": extent.individual}
-            write_json(self.directory / _MANIFEST, {**depends, "extent": {**decided, "left_out": extent.left_out}})
+            write_json(self.directory / _MANIFEST, {**depends, "extent": decided})
         return Ledger(self.directory / "chunks", digest(depends), len(self.chunks))
 
     def _sweep(self, ledger: Ledger, advance: Callable[[int], None]) -> Sweep:

@@ -152,3 +152,28 @@ def _from_optimizer_states(checkpoint: Checkpoint, groups: list[list[list[str]]]
         for group, members in zip(saved, names, strict=True):
             rates.update(dict.fromkeys(members, float(group["lr"])))
     return rates
+
+
+def run_directory(path: str | os.PathLike[str]) -> Path | None:
+    """Find our run directory from a checkpoint, or a directory of checkpoints, of that run.
+
+    Args:
+        path: One of our captures, their directory, or a file that ModelCheckpoint wrote beside our run directory.
+
+    Returns:
+        The run directory, or None where there is none.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file():
+        return folder.parent
+    beside = folder.parent / "influence"  # <log_dir>/checkpoints/x.ckpt, as ModelCheckpoint writes them
+    return beside if (beside / "checkpoints" / MANIFEST).is_file() else None
+
+
+def epoch_seconds(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> float | None:
+    """Read how long a training epoch took from the captures of a run."""
+    if isinstance(where, (str, os.PathLike)) and (Path(where) / MANIFEST).is_file():
+        seconds = read_json(Path(where) / MANIFEST)["epoch_seconds"]
+        return None if seconds is None else float(seconds)
+    return None
