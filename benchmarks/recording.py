@@ -96,7 +96,13 @@ def compare(name: str, make: Callable[[], tuple[Any, Any]], pairs: int) -> dict[
         if pair:  # the first warms up
             shares.append((observed.hooks + observed.steps - bare.steps) / bare.epoch)
     low, median, high = np.percentile(shares, [25, 50, 75])
-    return {"case": name, "pairs": pairs, "share_of_epoch": median, "quartiles": [low, high], "bare_epoch_seconds": bare.epoch}
+    return {
+        "case": name,
+        "pairs": pairs,
+        "share_of_epoch": median,
+        "quartiles": [low, high],
+        "bare_epoch_seconds": bare.epoch,
+    }
 
 
 def main() -> None:

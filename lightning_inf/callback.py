@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_inf.analysis.preflight import check_strategy, complete, examined
+from lightning_inf.analysis.preflight import check_optimizer_state, check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
 from lightning_inf.analysis.settings import Settings, default_methods
 from lightning_inf.checkpoints.averaging import averaged_weights, check_averaging
@@ -76,6 +76,8 @@ class InfluenceCallback(Callback):
             ``WeightAveraging`` or ``StochasticWeightAveraging`` callback.
         backend: How derivatives are taken: ``auto``, ``jvp``, ``central`` (differences) or ``vmap`` (per-sample
             gradients).
+        parameters: Take influence through these parameters only: a regular expression or several, found anywhere in a
+            name, or ``head`` for those of the last module that has any. Default: all that are trained.
         batch_size: Samples in a batch of the analysis. Default: up to four training batches.
         chunk_size: Samples in a chunk, the unit of storage and of sharding.
         seed: Seed of every choice the analysis makes.
@@ -108,6 +110,7 @@ class InfluenceCallback(Callback):
         learning_rate: float | list[float] | None = None,
         weights: Literal["current", "averaged"] = "current",
         backend: Backend = "auto",
+        parameters: str | list[str] | None = None,
         batch_size: int | None = None,
         chunk_size: int = CHUNK,
         seed: int = 0,
@@ -123,6 +126,7 @@ class InfluenceCallback(Callback):
             individual_references=individual_references,
             learning_rate=learning_rate,
             backend=backend,
+            parameters=parameters,
             batch_size=batch_size,
             chunk_size=chunk_size,
             seed=seed,
@@ -157,6 +161,8 @@ class InfluenceCallback(Callback):
         if stage != TrainerFn.FITTING.value:
             return
         check_strategy(trainer)
+        if self.request is None and self.checkpoints is None:  # earlier checkpoints speak for themselves
+            check_optimizer_state(self.settings, self.captures.optimizer_state)
         if self.checkpoints is not None:
             files(self.checkpoints)  # raises before training where there are none
         # On all ranks: `log_dir` broadcasts.

@@ -317,7 +317,10 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
     "a backend that doesn't exist": (lambda: InfluenceCallback(backend="fast"), "backend=.*'fast'"),
     "weights that don't exist": (lambda: InfluenceCallback(weights="ema"), "weights=.*'ema'"),
     "an on_error that doesn't exist": (lambda: InfluenceCallback(on_error="ignore"), "on_error=.*'ignore'"),
-    "a kind of step": (lambda: ForwardINF(step="adam"), r"step=.*'normalized' or 'plain', found 'adam'"),
+    "a kind of step": (
+        lambda: ForwardINF(step="adam"),
+        r"step=.*'normalized', 'plain', 'per_layer' or 'sign', found 'adam'",
+    ),
     "negative steps": (lambda: ForwardINF(steps=-1), "steps=.*found -1"),
     "a plain step without alpha": (lambda: ForwardINF(step="plain"), "alpha"),
     "alpha without a plain step": (lambda: ForwardINF(alpha=0.1), "alpha"),

@@ -22,6 +22,7 @@ from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.plan import Pass
+from lightning_inf.sweep.run import out_of_memory
 
 
 @dataclass
@@ -91,10 +92,16 @@ class Decider:
         }
 
     def _measure(self, checkpoint: Checkpoint) -> UnitCosts:
-        """Time each kind of work on two batches."""
+        """Time each kind of work on two batches, of half the size where memory runs out."""
         subject = self.subject
-        weights, indices = self.weights(checkpoint), self.chunks.indices
-        return measure(self.evaluator, subject.train, subject.transfer, weights, subject.batch_size, indices)
+        weights, indices, size = self.weights(checkpoint), self.chunks.indices, subject.batch_size
+        while True:
+            try:
+                return measure(self.evaluator, subject.train, subject.transfer, weights, size, indices)
+            except (MemoryError, RuntimeError) as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+                size //= 2
 
     def _seconds(self, units: UnitCosts, extent: Extent) -> float:
         """Estimate the sweep and the probes, which take a gradient a reference and direction."""

@@ -23,7 +23,7 @@ from lightning_inf.data.sources import Samples, reference_samples, training_samp
 from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import SampleModel
-from lightning_inf.model.weights import Weights
+from lightning_inf.model.weights import Weights, chosen_names
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Subject:
         references: The held-out samples.
         transfer: Moves a batch to the device.
         batch_size: Samples in a batch of the sweep.
+        parameters: Names of the parameters that influence is taken through, None for all trainable ones.
     """
 
     model: SampleModel
@@ -43,6 +44,7 @@ class Subject:
     references: References
     transfer: ToDevice
     batch_size: int
+    parameters: frozenset[str] | None = None
 
 
 def check_strategy(trainer: Trainer) -> None:
@@ -58,6 +60,24 @@ def check_strategy(trainer: Trainer) -> None:
             " shards or moves parameters, and the analysis needs all of them in one place. Train with this strategy but"
             " without the callback, then analyse the checkpoints on one device with `lightning-inf influence`"
             " (checkpoints=...)."
+        )
+
+
+def check_optimizer_state(settings: Settings, captured: bool) -> None:
+    """Refuse methods whose checkpoints would lack what they need.
+
+    Args:
+        settings: The user's.
+        captured: Whether the optimiser's state is captured.
+
+    Raises:
+        MisconfigurationException: If a method needs it and it is not.
+    """
+    asking = [] if captured else [method for method in settings.methods if method.needs_optimizer_state]
+    if asking:
+        raise MisconfigurationException(
+            f"{asking[0].name!r}, a {type(asking[0]).__name__}, sees gradients through the optimiser and needs its state in"
+            " the captured checkpoints: give InfluenceCallback(optimizer_state=True)."
         )
 
 
@@ -113,6 +133,10 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
             f"{type(module).__name__} has no parameter with requires_grad=True, so nothing can be influenced; unfreeze at"
             " least one."
         )
+    try:
+        parameters = chosen_names(stand_in, settings.parameters)
+    except ValueError as error:
+        raise MisconfigurationException(f"{type(module).__name__}: {error}") from error
     if settings.known_issues is not None:
         known_indices(settings.known_issues, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
@@ -121,7 +145,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))
     references = References.choose(held_out, transfer, reference_batch, settings.seed)
     _check_references(model, references)
-    return Subject(model, train, references, transfer, batch_size)
+    _check_margin(model, references, settings)
+    return Subject(model, train, references, transfer, batch_size, parameters)
 
 
 def _check_references(model: SampleModel, references: References) -> None:
@@ -144,6 +169,25 @@ def _check_references(model: SampleModel, references: References) -> None:
             f"A batch of {len(indices)} references of {references.samples.origin} has losses of shape"
             f" {tuple(loss.shape)}; expected one a sample."
         )
+
+
+def _check_margin(model: SampleModel, references: References, settings: Settings) -> None:
+    """Refuse margins of a model that has none."""
+    asking = [method for method in settings.methods if method.output == "margin"]
+    if not asking:
+        return
+    with torch.no_grad():
+        _, batch = next(references.batches(references.pool[: references.batch_size]))
+        outputs = model.outputs(Weights.of(model.module), batch)
+    logits, target = outputs.logits, outputs.target
+    if logits is not None and target is not None and logits.dim() == 2 and target.dim() == 1 and logits.shape[1] > 1:
+        return
+    found = "no logits and targets" if logits is None or target is None else f"logits of shape {tuple(logits.shape)}"
+    raise MisconfigurationException(
+        f"{type(asking[0]).__name__}(output='margin') needs a single-label classifier: expected logits of shape (B, C) and"
+        f" integer targets of shape (B,) from {type(model.module).__name__}, found {found} (its loss is"
+        f" {model.loss_name}). Use output='loss', or return `logits` and `target` from `influence_step`."
+    )
 
 
 def _batch_size(train: Samples) -> int:

@@ -25,6 +25,7 @@ from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.identity import fingerprint
+from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_json
 from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Question, Setting
@@ -34,9 +35,9 @@ from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass, plan
-from lightning_inf.sweep.ranks import Ranks
+from lightning_inf.sweep.ranks import PREFIX, Ranks
 from lightning_inf.sweep.run import Sweep
 
 _MANIFEST = "manifest.json"
@@ -74,7 +75,7 @@ def analyze(
         OtherRankFailed: If another rank failed; the message is its own.
     """
     token = trainer.strategy.broadcast(uuid.uuid4().hex)
-    ranks = Ranks(directory / f".ranks-{token}", trainer.global_rank, trainer.world_size)
+    ranks = Ranks(directory / f"{PREFIX}{token}", trainer.global_rank, trainer.world_size)
     try:
         with examined(trainer, module, settings) as subject:
             run = _Analysis(trainer, module, settings, directory, subject, ranks, recorded, recorded_on)
@@ -113,9 +114,13 @@ class _Analysis:
         self.chunks = Chunks(
             len(self.subject.train), self.settings.chunk_size, self.settings.max_samples, self.settings.seed
         )
-        self.scene = Scene(self.subject.model, self.subject.references, self._weights)
+        training = TrainingBatches(
+            self.subject.train, self.subject.transfer, self.subject.batch_size, self.settings.seed
+        )
+        self.scene = Scene(self.subject.model, self.subject.references, self._weights, training)
         self.evaluator = Evaluator(self.subject.model, self.settings.backend)
-        self.parameter_bytes = 4 * sum(t.numel() for t in self._weights(checkpoints[-1]).trainable.values())
+        # Of whole weights, also where directions are of a part: passes hold both.
+        self.parameter_bytes = 4 * sum(p.numel() for p in self.subject.model.module.parameters() if p.requires_grad)
         account = self._decide(checkpoints, weights, epoch_seconds)
         questions, passes = self._plan(account.extent)
         ledger = self._ledger(account.decided)
@@ -169,7 +174,9 @@ class _Analysis:
         references = self.subject.references
         alone = [references.alone(index) for index in extent.individual]
         recorded = self.recorded if self._recording_fits else None
-        setting = Setting(extent.checkpoints, extent.checkpoints[-1], references.joint, alone, recorded)
+        setting = Setting(
+            extent.checkpoints, extent.checkpoints[-1], references.joint, alone, recorded, self.chunks.indices
+        )
         self._evidence = {method.name: method.evidence(setting) for method in self.settings.methods}
         questions = {method.name: method.ask(setting) for method in self.settings.methods}
         measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
@@ -199,6 +206,7 @@ class _Analysis:
             "backend": self.settings.backend,
             "mode": self.subject.model.mode,
             "loss": self.subject.model.loss_name,
+            "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
         }
         if self.ranks.rank == 0:
@@ -235,7 +243,7 @@ class _Analysis:
         if checkpoint.key not in self._loaded:
             while len(self._loaded) > 1:
                 self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[checkpoint.key] = checkpoint.weights(self.subject.model.module)
+            self._loaded[checkpoint.key] = checkpoint.weights(self.subject.model.module, self.subject.parameters)
         return self._loaded[checkpoint.key]
 
     def _describe_recording(self) -> dict[str, Any]:
@@ -270,7 +278,8 @@ class _Analysis:
         for method in self.settings.methods:
             asked = {m.key: m for question in questions[method.name] for m in question.measurements}
             account.backends[method.name] = self._evidence[method.name] or _backend(list(asked.values()), used)
-            mine = [i.get("seconds", 0.0) for i, w in zip(infos, passes, strict=True) if asked.keys() & _keys(w)]
+            pairs = zip(infos, passes, strict=True)
+            mine = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in asked for m in work.measurements)]
             account.method_seconds[method.name] = round(sum(mine), 3)
         account.fingerprint, account.recording = self._fingerprint, self._describe_recording()
         account.seconds = time.perf_counter() - self.started
@@ -282,14 +291,9 @@ class _Analysis:
         return content
 
 
-def _keys(work: Pass) -> set[str]:
-    return {m.key for m in work.measurements}
-
-
 def _backend(measurements: Sequence[Any], used: dict[str, str]) -> str:
     """Name how a method's measurements were answered."""
-    if any(isinstance(m, DerivativeAt) for m in measurements):
-        return used.get("derivative", "forward passes")
-    if any(isinstance(m, GradientNormAt) for m in measurements):
-        return used.get("squared_norm", "forward passes")
+    for kind, column in ((DerivativeAt, "derivative"), (GradientNormAt, "squared_norm"), (SelfAscentAt, "rise")):
+        if any(isinstance(m, kind) for m in measurements):
+            return used.get(column, "forward passes")
     return "forward passes"

@@ -33,6 +33,7 @@ class Settings:
     individual_references: int = 16
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"
+    parameters: str | Sequence[str] | None = None
     batch_size: int | None = None
     chunk_size: int = CHUNK
     seed: int = 0
@@ -67,6 +68,24 @@ class Settings:
         if self.individual_references < 0:
             raise ValueError(f"individual_references=: expected 0 or more, found {self.individual_references}.")
         self.budget_seconds(None)
+        self._check_parameters()
+
+    def _check_parameters(self) -> None:
+        """Refuse what is no regular expression."""
+        if self.parameters is None:
+            return
+        patterns = [self.parameters] if isinstance(self.parameters, str) else list(self.parameters)
+        if not patterns:
+            raise ValueError(
+                "parameters=: expected at least one pattern, 'head', or None for all; found an empty list."
+            )
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(
+                    f"parameters=: expected a regular expression, a list of them, or 'head', found {pattern!r} ({error})."
+                ) from error
 
     def budget_seconds(self, epoch_seconds: float | None) -> float | None:
         """Turn the budget into seconds; None is no limit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,19 @@ class Checkpoint:
             optimizer=entry.get("optimizer"),
         )
 
-    def weights(self, module: nn.Module) -> Weights:
+    def weights(self, module: nn.Module, names: Collection[str] | None = None) -> Weights:
         """Load the weights for a module.
+
+        Args:
+            module: The module.
+            names: Of the parameters that influence is taken through, None for all trainable ones.
 
         Raises:
             MisconfigurationException: If the file is of another model, with the names or shapes that differ.
         """
         state = load(self.path, self.trusted)["state_dict"]
         check_fits(state, module, self.path)
-        return Weights.of(module, state)
+        return Weights.of(module, state, names)
 
     def with_learning_rate(self, rate: dict[str, float]) -> Checkpoint:
         """Return the checkpoint with known learning rates."""

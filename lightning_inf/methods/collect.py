@@ -46,12 +46,14 @@ class Scores:
         scored: Indices of the samples that were scored.
         ends: By method and reference.
         reasons: Why a method has nothing to say about a reference (None: jointly), by method.
+        remarks: What else a method says of its scores, by method.
     """
 
     columns: dict[str, np.ndarray]
     scored: np.ndarray
     ends: dict[tuple[str, int], Ends]
     reasons: dict[str, dict[int | None, str]]
+    remarks: dict[str, list[str]] = field(default_factory=dict)
 
 
 def collect(
@@ -90,7 +92,19 @@ def collect(
                         ends.setdefault((method.name, reference), Ends()).take(indices, values)
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
-    return Scores(columns, np.asarray(chunks.indices), ends, reasons)
+    remarks = {method.name: _remarks(questions[method.name], reasons[method.name]) for method in methods}
+    return Scores(columns, np.asarray(chunks.indices), ends, reasons, remarks)
+
+
+def _remarks(questions: Sequence[Question], reasons: Mapping[int | None, str]) -> list[str]:
+    """Collect what the questions say, and the share of single references that have no direction."""
+    found = list(dict.fromkeys(text for question in questions for text in question.remarks()))
+    alone = {q.target.reference for q in questions if q.target is not None and q.target.reference is not None}
+    if lost := alone & {r for r, reason in reasons.items() if "gradient vanishes" in reason}:
+        found.append(
+            f"the gradients of {len(lost)} of {len(alone)} single references vanish ({len(lost) / len(alone):.0%})."
+        )
+    return found
 
 
 def _reasons(questions: Sequence[Question], unavailable: Mapping[str, str]) -> dict[int | None, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.references import Target
-from lightning_inf.methods.method import Answers, Estimates, Method, Question, Setting
-from lightning_inf.probes.ascent import Ascent
+from lightning_inf.methods.method import Answers, Estimates, Method, Question, Setting, require_choice
+from lightning_inf.model.output import Output
+from lightning_inf.probes.ascent import Ascent, Step
 from lightning_inf.probes.gradient import Gradient
 from lightning_inf.sweep.measurements import DerivativeAt, LossAt, Measurement
 
@@ -25,13 +26,22 @@ class ForwardINF(Method):
     ``steps=0`` is the limit of small steps (Eq. 14 without curvature): the derivative of the sample's loss along the
     references' gradient. ``step="plain", alpha=a`` is Algorithm 1 to the letter.
 
+    With ``direction="descent"`` the references are learned a little more, and the score is negated:
+    :math:`s_i = \ell_i(\theta) - \ell_i(\theta_K)`. With ``output="margin"`` the loss is replaced on both sides by minus
+    the margin :math:`m = z_y - \log \sum_{j \ne y} e^{z_j}`: the references' margins are brought down, and
+    :math:`s_i = m_i(\theta) - m_i(\theta_K)`. Margins move on samples that the model knows by heart, too.
+    Positive means helpful in every case.
+
     Args:
         steps: K, the number of ascent steps; 0 for the limit.
         radius: Length of a normalised step in units of the norm of the parameters.
-        step: ``normalized`` steps have one length however well the references are known; ``plain`` ones are
-            ``alpha`` times the gradient.
-        alpha: The factor of a plain step.
+        step: ``normalized`` steps have one length however well the references are known; ``per_layer`` ones give each
+            tensor the length ``radius`` times its own norm; ``plain`` ones are ``alpha`` times the gradient; ``sign``
+            ones ``alpha`` times its sign, the first step of Adam, as in the authors' code.
+        alpha: The factor of a plain or sign step.
         checkpoints: Ascend from the ``last`` checkpoint, or from ``all`` of them and take the mean.
+        output: What is ascended and differenced: the ``loss``, or for single-label classifiers the ``margin``.
+        direction: Unlearn the references (``ascent``), or learn them more (``descent``).
         name: The column's name.
 
     Raises:
@@ -49,41 +59,62 @@ class ForwardINF(Method):
         self,
         steps: int = 5,
         radius: float = 0.001,
-        step: Literal["normalized", "plain"] = "normalized",
+        step: Step = "normalized",
         alpha: float | None = None,
         checkpoints: Literal["last", "all"] = "all",
+        output: Output = "loss",
+        direction: Literal["ascent", "descent"] = "ascent",
         name: str = "forward_inf",
     ) -> None:
         if steps < 0:
             raise ValueError(f"ForwardINF(steps=...): expected 0 or more, found {steps}")
-        if step not in ("normalized", "plain"):
-            raise ValueError(f"ForwardINF(step=...): expected 'normalized' or 'plain', found {step!r}")
-        if checkpoints not in ("last", "all"):
-            raise ValueError(f"ForwardINF(checkpoints=...): expected 'last' or 'all', found {checkpoints!r}")
-        if (step == "plain") != (alpha is not None) and steps:
+        choices = (
+            ("step", step, get_args(Step)),
+            ("checkpoints", checkpoints, ("last", "all")),
+            ("output", output, get_args(Output)),
+            ("direction", direction, ("ascent", "descent")),
+        )
+        for argument, value, allowed in choices:
+            require_choice("ForwardINF", argument, value, allowed)
+        if (step in ("plain", "sign")) != (alpha is not None) and steps:
             raise ValueError(
-                f"ForwardINF(step={step!r}, alpha={alpha}): `alpha` is the factor of a plain step; give it with"
-                " step='plain' and only then (normalised steps have `radius`)"
+                f"ForwardINF(step={step!r}, alpha={alpha}): `alpha` is the factor of a plain or sign step; give it with"
+                " step='plain' or step='sign' and only then (the others have `radius`)"
             )
         if radius <= 0 or (alpha is not None and alpha <= 0):
             raise ValueError(
-                "ForwardINF: expected `radius` and `alpha` above 0; the ascent raises the references' loss"
+                "ForwardINF: expected `radius` and `alpha` above 0; whether the references' loss is raised or lowered is"
+                " up to `direction`"
             )
         self.steps = steps
         self.radius = radius
         self.step = step
         self.alpha = alpha
         self.checkpoints = checkpoints
+        self.output = output
+        self.direction = direction
         self.name = name
 
     @property
     def formula(self) -> str:  # type: ignore[override]
         """What it computes."""
         over = "" if self.checkpoints == "last" else "mean over checkpoints of "
+        one, all_of_them = ("l_i", "L_ref") if self.output == "loss" else ("m_i", "m_ref")
         if self.steps == 0:
-            return f"{over}<grad l_i, grad L_ref> (Eq. 14, identity curvature)"
+            return f"{over}<grad {one}, grad {all_of_them}> (Eq. 14, identity curvature)" + self._where
         move = f"alpha={self.alpha:g}" if self.alpha is not None else f"|step|={self.radius:g}|theta|"
-        return f"{over}l_i(theta_{self.steps}) - l_i(theta), {self.steps} {self.step} ascent steps on L_ref, {move}"
+        move += " by tensor" if self.step == "per_layer" else ""
+        # The loss goes up where the margin goes down.
+        way = "up" if (self.direction == "ascent") == (self.output == "loss") else "down"
+        moved, start = f"{one}(theta_{self.steps})", f"{one}(theta)"
+        difference = f"{moved} - {start}" if way == "up" else f"{start} - {moved}"
+        kind = "ascent" if way == "up" else "descent"
+        return f"{over}{difference}, {self.steps} {self.step} {kind} steps on {all_of_them}, {move}" + self._where
+
+    @property
+    def _where(self) -> str:
+        """Explain the symbol of the margin."""
+        return "" if self.output == "loss" else "; m the log-odds of the given label"
 
     def ask(self, setting: Setting) -> list[Question]:
         """Ask for the loss before and after the ascent, or for the derivative."""
@@ -96,12 +127,12 @@ class ForwardINF(Method):
         return questions
 
     def _pair(self, checkpoint: Checkpoint, target: Target) -> list[Measurement]:
-        """After and before; or the derivative alone."""
+        """After and before; or the derivative alone, which has no direction to it."""
         if self.steps == 0:
-            return [DerivativeAt(checkpoint, Gradient(checkpoint, target))]
+            return [DerivativeAt(checkpoint, Gradient(checkpoint, target, output=self.output), self.output)]
         size = self.radius if self.alpha is None else self.alpha
-        moved = Ascent(checkpoint, target, self.steps, self.step, size)
-        return [LossAt(checkpoint, moved), LossAt(checkpoint)]
+        moved = Ascent(checkpoint, target, self.steps, self.step, size, self.output, self.direction)
+        return [LossAt(checkpoint, moved, self.output), LossAt(checkpoint, output=self.output)]
 
     def _score(self, pairs: list[list[Measurement]], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Subtract in fp64, average over the checkpoints that had a direction."""
@@ -113,5 +144,5 @@ class ForwardINF(Method):
                 found.add(answers[pair[0].key]["derivative"])
             else:
                 after, before = (answers[m.key]["loss"].astype(np.float64) for m in pair)
-                found.add(after - before)
+                found.add(after - before if self.direction == "ascent" else before - after)
         return {} if found.total is None else {self.name: found.total / found.terms}

@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.references import Target
+from lightning_inf.model.output import Output
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.sweep.measurements import Measurement
 
@@ -28,6 +29,7 @@ class Setting:
         joint: All references together.
         individual: References that are asked one by one.
         recorded: What was recorded of the training data while fitting, if it was and is of these data.
+        samples: Indices of the training samples that are scored.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -35,6 +37,7 @@ class Setting:
     joint: Target
     individual: Sequence[Target] = ()
     recorded: Recorded | None = None
+    samples: Sequence[int] = ()
 
     @property
     def targets(self) -> list[Target]:
@@ -52,11 +55,13 @@ class Question:
         score: Turns a chunk's answers and its samples' indices into columns of shape ``(samples,)``. A measurement
             whose direction could not be made is not among the answers; where nothing can be said, no column is
             returned.
+        remarks: What the report should say of it, in sentences; asked for once every chunk has been scored.
     """
 
     target: Target | None
     measurements: Sequence[Measurement]
     score: Callable[[Answers, np.ndarray], dict[str, np.ndarray]]
+    remarks: Callable[[], list[str]] = list
 
 
 class Method(ABC):
@@ -69,6 +74,8 @@ class Method(ABC):
         polarity: How to read its sign.
         suspicious: Which end of the score comes first in the rank: the ``lowest`` or ``highest``.
         needs_learning_rate: Whether checkpoints without a learning rate must be refused.
+        output: What it differentiates and differences; ``margin`` is refused where there are no single labels.
+        needs_optimizer_state: Whether it needs checkpoints with the optimiser's state.
         rank_column: The rank's name in ``scores.parquet``.
     """
 
@@ -78,6 +85,8 @@ class Method(ABC):
     polarity: ClassVar[str]
     suspicious: ClassVar[Literal["lowest", "highest"]] = "lowest"
     needs_learning_rate: ClassVar[bool] = False
+    output: Output = "loss"
+    needs_optimizer_state: bool = False
 
     @property
     def rank_column(self) -> str:
@@ -126,3 +135,14 @@ class Estimates:
         values = values.astype(np.float64)
         self.total = values if self.total is None else self.total + values
         self.terms += 1
+
+
+def require_choice(method: str, argument: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse an argument that is none of a few.
+
+    Raises:
+        ValueError: With what was expected and found.
+    """
+    if value not in allowed:
+        expected = f"{', '.join(repr(choice) for choice in allowed[:-1])} or {allowed[-1]!r}"
+        raise ValueError(f"{method}({argument}=...): expected {expected}, found {value!r}")

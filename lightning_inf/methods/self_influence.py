@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from lightning_inf.methods.method import Answers, Estimates, Method, Question, Setting
+from lightning_inf.methods.method import Answers, Estimates, Method, Question, Setting, require_choice
+from lightning_inf.model.output import Output
 from lightning_inf.sweep.measurements import GradientNormAt
 
 
@@ -19,7 +20,11 @@ class SelfInfluence(Method):
     High values are samples that the model could only learn by heart: rare ones, or wrong ones.
 
     Args:
+        output: What is differentiated: the ``loss``, or for single-label classifiers the ``margin``.
         name: The column's name.
+
+    Raises:
+        ValueError: If ``output`` is neither.
 
     Example:
         >>> SelfInfluence().suspicious
@@ -29,15 +34,23 @@ class SelfInfluence(Method):
     kind: ClassVar[Literal["references", "self", "dynamics"]] = "self"
     polarity: ClassVar[str] = "high: the model had to memorise the sample"
     suspicious: ClassVar[Literal["lowest", "highest"]] = "highest"
-    formula = "sum over checkpoints of lr * |grad l_i|^2"
     needs_learning_rate: ClassVar[bool] = True
 
-    def __init__(self, name: str = "self_influence") -> None:
+    def __init__(self, output: Output = "loss", name: str = "self_influence") -> None:
+        require_choice("SelfInfluence", "output", output, get_args(Output))
+        self.output = output
         self.name = name
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        """What it computes."""
+        if self.output == "loss":
+            return "sum over checkpoints of lr * |grad l_i|^2"
+        return "sum over checkpoints of lr * |grad m_i|^2, m the log-odds of the given label"
 
     def ask(self, setting: Setting) -> list[Question]:
         """Ask for the norm of each sample's gradient, scaled by the learning rates."""
-        terms = [GradientNormAt(c, c.learning_rate) for c in setting.checkpoints]
+        terms = [GradientNormAt(c, c.learning_rate, self.output) for c in setting.checkpoints]
         return [Question(None, terms, partial(self._score, terms))]
 
     def _score(self, terms: list[GradientNormAt], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -41,6 +41,7 @@ class LossCall:
         reduction: The user's reduction.
         input: The call's first argument.
         target: The call's target.
+        given: All of the call's arguments by name, defaults included.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LossCall:
     reduction: str
     input: Tensor
     target: Tensor
+    given: dict[str, Any]
 
     @property
     def total(self) -> Tensor:
@@ -58,19 +60,29 @@ class LossCall:
         summed = (self.loss * self.count).sum() if self.reduction != "sum" else self.loss.sum()
         return summed if self.reduction == "sum" else summed / self.divisor.sum()
 
-    def classification(self) -> tuple[Tensor, Tensor] | None:
+    def losses_of(self, prediction: Tensor) -> Tensor:
+        """Compute the losses that another ``input`` of the same shape would have had, shape ``(B,)``."""
+        constant = {k: v.detach() if isinstance(v, Tensor) else v for k, v in self.given.items()}
+        return take_apart(getattr(F, self.name), (), {**constant, "input": prediction}).loss
+
+    def classification(self, look: bool = True) -> tuple[Tensor, Tensor] | None:
         """Return ``(logits (B, C), target (B,))`` of a single-label classification, else None.
 
         A binary target with one logit a sample is read as two classes with the logits ``(0, z)``. Ignored targets
         come back as they are (negative, or out of the range of classes).
+
+        Args:
+            look: Look at binary targets: soft ones are no classification. Under ``vmap`` nothing may be looked at;
+                a soft target then comes back as -1.
         """
         x, y = self.input, self.target
         if self.name in _INDEXED and x.dim() == 2 and y.dim() == 1 and not y.is_floating_point():
             return x, y
         if self.name == "binary_cross_entropy_with_logits" and x.numel() == len(x) and y.numel() == len(y):
             z, hard = x.reshape(-1), y.reshape(-1)
-            if bool(((hard == 0) | (hard == 1)).all()):
-                return torch.stack([torch.zeros_like(z), z], dim=1), hard.long()
+            is_hard = (hard == 0) | (hard == 1)
+            if not look or bool(is_hard.all()):
+                return torch.stack([torch.zeros_like(z), z], dim=1), torch.where(is_hard, hard, -1).long()
         return None
 
 
@@ -101,7 +113,7 @@ def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: d
     count, divisor = _positions(name, given, unreduced)
     summed = unreduced.reshape(len(unreduced), -1).sum(dim=1)
     loss = summed if reduction == "sum" else summed / count.clamp(min=1)
-    return LossCall(name, loss, reduced, count, divisor, reduction, given["input"], given["target"])
+    return LossCall(name, loss, reduced, count, divisor, reduction, given["input"], given["target"], given)
 
 
 def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Tensor, Tensor]:

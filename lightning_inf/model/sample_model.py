@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, step_loss
+from lightning_inf.model.output import Output, log_odds
 from lightning_inf.model.weights import Vector, Weights
 
 #: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
@@ -56,11 +57,13 @@ class SampleModel:
     Attributes:
         notes: What a reader of the report should know about how the loss was taken apart.
         loss_name: The loss function that was seen, or the hook's name.
+        output: What :meth:`losses` gives.
     """
 
     def __init__(self, module: LightningModule, mode: Mode = "observed") -> None:
         self.module = module
         self.mode: Mode = mode
+        self.output: Output = "loss"
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
         self._step = _Step(module, "influence_step" if mode == "influence_step" else "training_step")
@@ -78,18 +81,51 @@ class SampleModel:
         Returns:
             Losses and, for single-label classifiers, logits and targets.
         """
-        trace = self.trace(weights.trainable, weights.fixed, batch)
+        return self._outputs(self.trace(weights.trainable, weights.fixed, batch))
+
+    def losses(self, trainable: Vector, fixed: Vector, batch: Any) -> Tensor:
+        """Compute the losses alone, shape ``(B,)``; differentiable, and safe under ``jvp``, ``grad`` and ``vmap``.
+
+        Of a model that gives another output (see :meth:`giving`) it is that output.
+        """
+        trace = self.trace(trainable, fixed, batch)
+        if self.output == "loss":
+            return self._losses(trace)
+        outputs = self._outputs(trace, look=False)
+        if outputs.logits is None or outputs.target is None:
+            raise ValueError(
+                "output='margin' needs a single-label classifier: expected logits (B, C) and integer targets (B,) from one"
+                f" loss call of {self.loss_name} or from `influence_step`, found none in a batch. Use output='loss'."
+            )
+        return -log_odds(outputs.logits, outputs.target)
+
+    def giving(self, output: Output) -> SampleModel:
+        r"""Return the same model with another quantity in the place of the loss.
+
+        ``margin`` is :math:`-(z_y - \log \sum_{j \ne y} e^{z_j})`, *minus* the log-odds of the given label: like a loss
+        it is low where the model is right, so that every sign stays as it is. It does not level off on samples that
+        the model knows by heart. Class weights and label smoothing have no part in it; a target outside
+        :math:`[0, C)` gives 0.
+
+        Args:
+            output: The quantity that :meth:`losses` is to give.
+        """
+        if output == self.output:
+            return self
+        other = copy.copy(self)
+        other.output = output
+        return other
+
+    def _outputs(self, trace: Trace, look: bool = True) -> Outputs:
+        """Read losses, logits and targets off a run."""
         loss = self._losses(trace)
         if self.mode == "influence_step":
             mapping = trace.returned if isinstance(trace.returned, Mapping) else {}
             return Outputs(loss, mapping.get("logits"), mapping.get("target"))
-        found = [c for c in (call.classification() for call in trace.calls) if c is not None and len(c[1]) == len(loss)]
+        calls = [call.classification(look) for call in trace.calls]
+        found = [c for c in calls if c is not None and len(c[1]) == len(loss)]
         logits, target = found[0] if len(found) == 1 else (None, None)
         return Outputs(loss, logits, target)
-
-    def losses(self, trainable: Vector, fixed: Vector, batch: Any) -> Tensor:
-        """Compute the losses alone, shape ``(B,)``; differentiable, and safe under ``jvp``, ``grad`` and ``vmap``."""
-        return self._losses(self.trace(trainable, fixed, batch))
 
     def trace(self, trainable: Vector, fixed: Vector, batch: Any, replace: bool | None = None) -> Trace:
         """Run the user's step once under observation."""

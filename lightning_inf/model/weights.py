@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,13 +27,16 @@ class Weights:
     fixed: Vector
 
     @classmethod
-    def of(cls, module: nn.Module, state: Mapping[str, Tensor] | None = None) -> Weights:
+    def of(
+        cls, module: nn.Module, state: Mapping[str, Tensor] | None = None, names: Collection[str] | None = None
+    ) -> Weights:
         """Take weights from a module, or from a ``state_dict`` of it.
 
         Args:
             module: Names the trainable parameters (``requires_grad``) and gives what ``state`` leaves out, such as
                 non-persistent buffers.
             state: A state dict of the module, else its present one.
+            names: Of the parameters that influence is taken through, None for all trainable ones.
 
         Returns:
             Detached copies on the module's device, floating-point halves as float32.
@@ -42,7 +46,8 @@ class Weights:
         fixed: Vector = {}
         for name, parameter in module.named_parameters():
             value = _prepare(state.get(name, parameter), parameter.device)
-            (trainable if parameter.requires_grad else fixed)[name] = value
+            chosen = parameter.requires_grad and (names is None or name in names)
+            (trainable if chosen else fixed)[name] = value
         for name, buffer in module.named_buffers():
             fixed[name] = _prepare(state.get(name, buffer), buffer.device)
         return cls(trainable, fixed)
@@ -71,6 +76,44 @@ class Weights:
     def finite(self) -> bool:
         """Whether every floating-point number is finite."""
         return all(bool(t.isfinite().all()) for t in (*self.trainable.values(), *self.fixed.values()))
+
+
+def chosen_names(module: nn.Module, parameters: str | Sequence[str] | None) -> frozenset[str] | None:
+    r"""Find the parameters that influence is to be taken through.
+
+    Args:
+        module: The module.
+        parameters: ``head``: those of the last module that has trainable ones of its own. Else a regular expression, or
+            several, of which one is to be found somewhere in the name. None: all.
+
+    Returns:
+        Names of trainable parameters, None for all.
+
+    Raises:
+        ValueError: If there are none; the message names what there is.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> sorted(chosen_names(net, "head")), sorted(chosen_names(net, r"^0\.w"))
+        (['2.bias', '2.weight'], ['0.weight'])
+    """
+    if parameters is None:
+        return None
+    trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if parameters == "head":
+        # In the order of registration, which is that of use in nearly every model.
+        last = trainable[-1].rpartition(".")[0] if trainable else ""
+        found = {name for name in trainable if name.rpartition(".")[0] == last}
+    else:
+        patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+        found = {name for name in trainable if any(re.search(pattern, name) for pattern in patterns)}
+    if not found:
+        some = ", ".join(trainable[:8]) + (", ..." if len(trainable) > 8 else "")
+        raise ValueError(
+            f"parameters={parameters!r}: expected the name of a trainable parameter to match, found none among {some}. Give"
+            " a regular expression, a list of them, 'head', or None for all."
+        )
+    return frozenset(found)
 
 
 def _prepare(value: Tensor, device: torch.device) -> Tensor:

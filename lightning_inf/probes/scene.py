@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.references import References
+from lightning_inf.data.training import TrainingBatches
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
+
+#: How many intermediate results, such as the curvature at a checkpoint, are remembered.
+_REMEMBERED = 4
 
 
 class Unavailable(Exception):
@@ -19,17 +24,42 @@ class Unavailable(Exception):
 
 @dataclass
 class Scene:
-    """The model, its checkpoints and the references.
+    """The model, its checkpoints, the references and a part of the training samples.
 
     Attributes:
         model: The model as a function.
         references: The held-out samples.
         weights: Loads the weights of a checkpoint.
+        training: Batches of training samples, for what is taken over them before the sweep. None where there are none.
     """
 
     model: SampleModel
     references: References
     weights: Callable[[Checkpoint], Weights]
+    training: TrainingBatches | None = None
+    _memory: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def remember(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` makes, made once for all directions that ask; that it can't be made is remembered too.
+
+        Args:
+            key: Hash of all that it depends on.
+            make: Makes it.
+
+        Raises:
+            Unavailable: If ``make`` says so.
+        """
+        if key not in self._memory:
+            while len(self._memory) >= _REMEMBERED:
+                self._memory.pop(next(iter(self._memory)))
+            try:
+                self._memory[key] = make()
+            except Unavailable as reason:
+                self._memory[key] = reason
+        found = self._memory[key]
+        if isinstance(found, Unavailable):
+            raise Unavailable(str(found))
+        return found
 
     def gradient(self, weights: Weights, indices: Sequence[int]) -> tuple[Vector, float]:
         """Compute the gradient of the mean loss of some references, and that loss.

@@ -81,7 +81,11 @@ def method_entries(
                 "non_finite": 0 if values is None else len(scores.scored) - finite,
                 "columns": [method.score_column] if method.score_column in scores.columns else [],
                 "rank_column": method.rank_column,
-                "notes": [*own_notes, *(notes if method.kind != "dynamics" else [])],
+                "notes": [
+                    *own_notes,
+                    *scores.remarks.get(method.name, []),
+                    *(notes if method.kind != "dynamics" else []),
+                ],
             }
         )
     return entries

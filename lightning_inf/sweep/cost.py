@@ -15,7 +15,7 @@ from lightning_inf.model.sample_model import device_of
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator, describe
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, OutputsAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass
 
 #: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
@@ -34,7 +34,14 @@ class UnitCosts:
 
     def seconds(self, passes: Sequence[Pass], samples: int, world: int) -> float:
         """Estimate how long passes over ``samples`` samples will take on ``world`` processes."""
-        return sum(self._pass(work) for work in passes) * samples / world
+        whole = sum(self._pass(work) for work in passes) * samples
+        climbs = [m for work in passes for m in work.measurements if isinstance(m, SelfAscentAt)]
+        # Each step is a gradient of the sample's own; two forward passes for the loss before and after.
+        some = sum(
+            (m.steps * self.gradient + 2 * self.forward) * (samples if m.samples is None else len(m.samples))
+            for m in climbs
+        )
+        return (whole + some) / world
 
     def disk(self, passes: Sequence[Pass], samples: int) -> int:
         """Estimate the bytes of their answers."""
@@ -47,8 +54,8 @@ class UnitCosts:
         for point in work.points:
             along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
             norms = any(isinstance(m, GradientNormAt) for m in point.measurements)
-            looks = len(point.measurements) > along + sum(isinstance(m, GradientNormAt) for m in point.measurements)
-            total += self.forward * looks
+            looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt))}
+            total += self.forward * len(looks)
             total += self.gradient if norms or along > 4 else self.derivative * along
         return total
 

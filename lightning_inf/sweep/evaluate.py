@@ -10,10 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_inf.model.output import Output
 from lightning_inf.model.sample_model import Outputs, SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, Measurement, OutputsAt
+from lightning_inf.sweep.measurements import (
+    DerivativeAt,
+    GradientNormAt,
+    LossAt,
+    Measurement,
+    OutputsAt,
+    SelfAscentAt,
+)
+from lightning_inf.sweep.self_ascent import positions, rises
 
 #: How derivatives are taken; ``auto`` decides on the first batch.
 Backend = Literal["auto", "jvp", "central", "vmap"]
@@ -47,9 +56,24 @@ class Evaluator:
     _step: tuple[float, torch.dtype | None] | None = None
     _jvp_works: bool | None = None
     _vmap_works: bool | None = None
+    _others: dict[Output, Evaluator] = field(default_factory=dict)
+
+    def giving(self, output: Output) -> Evaluator:
+        """Return the evaluator of another output, which finds out for itself what works; notes are shared."""
+        if output == self.model.output:
+            return self
+        if output not in self._others:
+            self._others[output] = Evaluator(self.model.giving(output), self.backend, self.used, self.notes)
+        return self._others[output]
 
     def __call__(
-        self, weights: Weights, measurements: Sequence[Measurement], vectors: dict[str, Vector], batch: Any, size: int
+        self,
+        weights: Weights,
+        measurements: Sequence[Measurement],
+        vectors: dict[str, Vector],
+        batch: Any,
+        size: int,
+        indices: Sequence[int] = (),
     ) -> Answers:
         """Measure a batch of ``size`` samples.
 
@@ -59,17 +83,36 @@ class Evaluator:
             vectors: Tangents by key.
             batch: On the device.
             size: B.
+            indices: Of the training samples in the batch, where a measurement is of some of them only.
 
         Returns:
             Columns of shape ``(B, ...)``.
         """
+        answers: Answers = {}
+        outputs: list[Output] = [measurement.output for measurement in measurements]
+        for output in dict.fromkeys(outputs):
+            same = [m for m in measurements if m.output == output]
+            evaluator = self.giving(output)
+            answers |= evaluator._answer(weights, same, vectors, batch, size)
+            for measurement in same:
+                if isinstance(measurement, SelfAscentAt):
+                    answers[measurement.key] = evaluator._self_ascent(weights, measurement, batch, size, indices)
+        return answers
+
+    def _answer(
+        self, weights: Weights, measurements: Sequence[Measurement], vectors: dict[str, Vector], batch: Any, size: int
+    ) -> Answers:
+        """Answer all measurements of one output but those that move each sample's own weights."""
         answers: Answers = {}
         along = [m for m in measurements if isinstance(m, DerivativeAt) and m.tangent.key in vectors]
         norms = [m for m in measurements if isinstance(m, GradientNormAt)]
         looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
         if looks:
             with torch.no_grad():
-                columns = describe(self.model.outputs(weights, batch))
+                if self.model.output == "loss":
+                    columns = describe(self.model.outputs(weights, batch))
+                else:
+                    columns = {"loss": self.model.losses(weights.trainable, weights.fixed, batch)}
             for look in looks:
                 answers[look.key] = columns if isinstance(look, OutputsAt) else {"loss": columns["loss"]}
         tangents = [vectors[m.tangent.key] for m in along]
@@ -114,6 +157,17 @@ class Evaluator:
         for j, measurement in enumerate(along):
             assert derivatives is not None
             answers[measurement.key] = {"derivative": derivatives[:, j]}
+
+    def _self_ascent(
+        self, weights: Weights, measurement: SelfAscentAt, batch: Any, size: int, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Move the weights for each asked sample of the batch."""
+        chosen = positions(measurement, indices, size)
+        if not chosen:  # nor is anything found out on samples that nobody asks about
+            return {"rise": torch.full((size,), float("nan"), dtype=torch.float64)}
+        vectorize = self._vectorizes(weights, batch, size)
+        self.used["rise"] = "vmap over samples" if vectorize else "one sample after the other"
+        return {"rise": rises(self.model, weights, measurement, batch, size, chosen, vectorize)}
 
     def derivatives(self, weights: Weights, tangents: Sequence[Vector], batch: Any, size: int) -> Tensor:
         """Take derivatives along few tangents, shape ``(B, T)``, as a pass would."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.files import digest
+from lightning_inf.model.output import Output
 
 
 class Direction(Protocol):
@@ -21,15 +22,20 @@ class Direction(Protocol):
 
 @dataclass(frozen=True)
 class LossAt:
-    """The loss of each sample at a checkpoint, optionally displaced. Column ``loss``."""
+    """The loss of each sample at a checkpoint, optionally displaced. Column ``loss``.
+
+    With the output ``margin`` the column holds *minus* the log-odds of the given label: what stands in the place of
+    the loss (see :meth:`~lightning_inf.model.sample_model.SampleModel.giving`).
+    """
 
     checkpoint: Checkpoint
     moved: Direction | None = None
+    output: Output = "loss"
 
     @cached_property
     def key(self) -> str:
         """Identity: equal measurements are made once."""
-        return digest("loss", self.checkpoint.key, self.moved.key if self.moved else None)
+        return digest("loss", self.checkpoint.key, self.moved.key if self.moved else None, self.output)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class OutputsAt:
 
     checkpoint: Checkpoint
     moved = None
+    output: ClassVar[Output] = "loss"
 
     @cached_property
     def key(self) -> str:
@@ -52,16 +59,17 @@ class OutputsAt:
 
 @dataclass(frozen=True)
 class DerivativeAt:
-    """The directional derivative of each sample's loss along a tangent. Column ``derivative``."""
+    """The directional derivative of each sample's loss, or minus its margin, along a tangent. Column ``derivative``."""
 
     checkpoint: Checkpoint
     tangent: Direction
+    output: Output = "loss"
     moved = None
 
     @cached_property
     def key(self) -> str:
         """Identity: equal measurements are made once."""
-        return digest("derivative", self.checkpoint.key, self.tangent.key)
+        return digest("derivative", self.checkpoint.key, self.tangent.key, self.output)
 
 
 @dataclass(frozen=True)
@@ -70,15 +78,44 @@ class GradientNormAt:
 
     checkpoint: Checkpoint
     scale: dict[str, float] | None = None
+    output: Output = "loss"
     moved = None
 
     @cached_property
     def key(self) -> str:
         """Identity: equal measurements are made once."""
-        return digest("squared_norm", self.checkpoint.key, self.scale)
+        return digest("squared_norm", self.checkpoint.key, self.scale, self.output)
 
 
-Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt"
+@dataclass(frozen=True)
+class SelfAscentAt:
+    r"""How each sample's loss answers to K steps of ascent on itself. Column ``rise``.
+
+    The column is :math:`\ell_i(\theta_K^{(i)}) - \ell_i(\theta)`; NaN where the sample's gradient vanishes, and for
+    samples that are not asked.
+
+    Attributes:
+        checkpoint: Where every sample starts.
+        steps: K.
+        radius: Length of a step in units of the norm of the parameters.
+        output: What is raised and differenced.
+        samples: The training samples that are asked, ascending; None for all.
+    """
+
+    checkpoint: Checkpoint
+    steps: int
+    radius: float
+    output: Output = "loss"
+    samples: tuple[int, ...] | None = None
+    moved = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: equal measurements are made once."""
+        return digest("self_ascent", self.checkpoint.key, self.steps, self.radius, self.output, self.samples)
+
+
+Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt | SelfAscentAt"
 
 
 def directions(measurement: Measurement) -> list[Direction]:

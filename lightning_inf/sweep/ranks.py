@@ -12,6 +12,8 @@ from typing import Any
 from lightning_inf.files import read_json, write_json
 
 POLL_SECONDS = 0.05
+#: How the folders of analyses are called, inside the run directory.
+PREFIX = ".ranks-"
 
 
 class OtherRankFailed(RuntimeError):
@@ -32,6 +34,8 @@ class Ranks:
         self.rank = rank
         self.world = world
         self.directory.mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            _tidy(directory)
 
     def publish(self, name: str, value: Any) -> None:
         """Tell the others; on rank 0 only."""
@@ -76,3 +80,13 @@ class Ranks:
         """Remove the folder; after every process has left."""
         if self.rank == 0:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _tidy(ours: Path) -> None:
+    """Remove what a killed analysis left in the run directory: its folder of this kind, and half-written files."""
+    for folder in ours.parent.glob(f"{PREFIX}*"):
+        if folder != ours:
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in ours.parent.rglob(".*.tmp"):
+        if ours not in path.parents:  # another rank of ours may be writing
+            path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.data.batches import Transfer, stream
+from lightning_inf.data.batches import Transfer, fetch, stream
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.weights import Vector, Weights
@@ -20,6 +20,12 @@ from lightning_inf.sweep.evaluate import Answers, Evaluator
 from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.ranks import Ranks
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on an accelerator or on the host."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
 
 #: Makes a pass's directions, on rank 0: vectors, and reasons where one can't be made, by key.
 MakeVectors = Callable[[Pass], tuple[dict[str, Vector], dict[str, str]]]
@@ -52,6 +58,7 @@ class Sweep:
     weights: Callable[[Checkpoint], Weights]
     make_vectors: MakeVectors
     progress: Callable[[int], None] = field(default=lambda samples: None)
+    _most: int | None = None
 
     def run(self, passes: Sequence[Pass]) -> None:
         """Complete the passes. Every rank calls it with equal passes and leaves when rank 0 has seen all files."""
@@ -103,17 +110,40 @@ class Sweep:
         batches: Iterator[tuple[list[int], Any]],
     ) -> ChunkAnswers:
         """Measure the next ``samples`` samples at every point."""
-        parts: dict[str, dict[str, list[np.ndarray]]] = {}
+        parts: list[ChunkAnswers] = []
         done = 0
         while done < samples:
             indices, batch = next(batches)
-            for point in work.points:
-                for key, columns in self._at(point, weights, vectors, indices, batch).items():
-                    for name, values in to_numpy(columns).items():
-                        parts.setdefault(key, {}).setdefault(name, []).append(values)
+            parts.extend(self._batch(work, weights, vectors, indices, batch))
             done += len(indices)
             self.progress(len(indices))
-        return {key: {n: np.concatenate(v) for n, v in columns.items()} for key, columns in parts.items()}
+        return {
+            key: {name: np.concatenate([part[key][name] for part in parts]) for name in columns}
+            for key, columns in parts[0].items()
+        }
+
+    def _batch(
+        self, work: Pass, weights: dict[str, Weights], vectors: dict[str, Vector], indices: list[int], batch: Any
+    ) -> Iterator[ChunkAnswers]:
+        """Measure a batch at every point; where memory runs out, its halves, and from then on no batch as large."""
+        if self._most is None or len(indices) <= self._most:
+            try:
+                found: ChunkAnswers = {}
+                for point in work.points:
+                    answers = self._at(point, weights, vectors, indices, batch)
+                    found.update({key: to_numpy(columns) for key, columns in answers.items()})
+                yield found
+                return
+            except (MemoryError, RuntimeError) as error:
+                if len(indices) == 1 or not out_of_memory(error):
+                    raise
+                self._most = len(indices) // 2
+                note = f"memory ran out at {len(indices)} samples a batch; rank {self.ranks.rank} went on with {self._most}."
+                self.evaluator.notes.append(note)
+        del batch
+        middle = -(-len(indices) // 2)
+        for half in (indices[:middle], indices[middle:]):
+            yield from self._batch(work, weights, vectors, half, fetch(self.samples, half, self.transfer))
 
     def _at(
         self, point: Point, weights: dict[str, Weights], vectors: dict[str, Vector], indices: list[int], batch: Any
@@ -125,6 +155,6 @@ class Sweep:
                 return {}  # the probe had none to give; its reason is in the ledger
             here = here.moved(vectors[point.moved.key])
         try:
-            return self.evaluator(here, point.measurements, vectors, batch, len(indices))
+            return self.evaluator(here, point.measurements, vectors, batch, len(indices), indices)
         except IndexError as error:
             raise culprit(self.evaluator.model, here, self.samples, self.transfer, indices, error) from error

@@ -57,6 +57,10 @@ def run(directory, data, references, methods, module=None, epochs=0, **arguments
         {"alpha": 0.1},
         {"step": "plain", "alpha": -0.1},
         {"checkpoints": "first"},
+        {"output": "logit"},
+        {"direction": "sideways"},
+        {"step": "sign"},
+        {"step": "per_layer", "alpha": 0.1},
     ],
 )
 def test_refuses_arguments_that_do_not_fit(arguments):
@@ -81,6 +85,27 @@ def test_a_duplicate_is_the_first_proponent_of_a_memorised_model(tmp_path, data)
         if k == 1 and d == "helps"
     ]
     assert len(first) == 12
+    assert sum(reference == index for reference, index in first) >= 11
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ForwardINF(steps=10, radius=0.02, output="margin"),
+        ForwardINF(steps=10, radius=0.02, step="per_layer"),
+        ForwardINF(steps=10, radius=0.02, step="per_layer", output="margin"),
+        TracIn(normalize="cosine", name="forward_inf"),
+    ],
+    ids=["margin", "per_layer", "both", "cosine"],
+)
+def test_a_duplicate_is_found_by_the_other_kinds_too(tmp_path, data, method):
+    generator = torch.Generator().manual_seed(1)
+    noise = TensorDataset(data.tensors[0], torch.randint(0, 3, (60,), generator=generator))
+    copies = TensorDataset(*(t[:12] for t in noise.tensors))
+    run(tmp_path, noise, copies, [method], epochs=400, individual_references=12)
+    rows = attributions(tmp_path)
+    columns = (rows[name] for name in ("reference_index", "train_index", "rank", "direction"))
+    first = [(r, i) for r, i, k, d in zip(*columns, strict=True) if k == 1 and d == "helps"]
     assert sum(reference == index for reference, index in first) >= 11
 
 
@@ -120,6 +145,7 @@ def test_a_vanishing_gradient_is_null_with_the_reason(tmp_path, data):
     assert table["forward_inf_rank"] == [None] * 60
     assert all("vanishes" in " ".join(method["notes"]) for method in summary["methods"])
     assert attributions(tmp_path)["influence"] == []
+    assert all("1 of 1 single references vanish" in " ".join(method["notes"]) for method in summary["methods"])
 
 
 def test_a_step_that_leaves_finite_numbers_is_halved(tmp_path, data):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -70,6 +71,18 @@ def ours(problem, tmp_path_factory):
         ForwardINF(step="plain", steps=5, alpha=0.05, name="algorithm_1_k5"),
         ForwardINF(steps=0, name="eq_14"),
         ForwardINF(name="normalized"),
+        ForwardINF(step="per_layer", radius=0.01, name="per_layer"),
+        ForwardINF(step="sign", steps=1, alpha=0.005, name="sign"),
+        ForwardINF(step="plain", steps=5, alpha=0.05, direction="descent", name="descent"),
+        ForwardINF(step="plain", steps=1, alpha=1e-3, direction="descent", name="small_descent"),
+        ForwardINF(direction="descent", name="normalized_descent"),
+        ForwardINF(output="margin", name="margins"),
+        ForwardINF(output="margin", step="plain", steps=5, alpha=0.05, name="margin_k5"),
+        ForwardINF(output="margin", direction="descent", name="margin_descent"),
+        ForwardINF(output="margin", steps=0, name="margin_limit"),
+        TracIn(output="margin", name="tracin_margin"),
+        TracIn(normalize="cosine", name="cosine"),
+        TracIn(normalize="relatif", name="relatif"),
     ]
     callback = InfluenceCallback(dirpath=str(directory), methods=methods, learning_rate=1.0, individual_references=0)
     train, references = (TensorDataset(torch.from_numpy(a), torch.from_numpy(b)) for a, b in ((x, y), held_out))
@@ -77,7 +90,10 @@ def ours(problem, tmp_path_factory):
     return scores(directory)
 
 
-METHODS = ["tracin", "algorithm_1", "algorithm_1_k5", "eq_14", "normalized"]
+METHODS = ["tracin", "algorithm_1", "algorithm_1_k5", "eq_14", "normalized", "per_layer", "sign", "descent"]
+METHODS += ["small_descent", "normalized_descent"]
+#: They measure something else than the change of the loss: the sign holds, the size is another.
+OTHERS = ["margins", "margin_k5", "margin_descent", "margin_limit", "tracin_margin", "cosine", "relatif"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -88,6 +104,15 @@ def test_positive_means_helpful_by_exact_retraining(problem, ours, name):
     assert np.corrcoef(found, eq1)[0, 1] < -0.7
     # The three most harmful and the three most helpful samples by retraining have the sign that the table says.
     order = np.argsort(eq1)
+    assert (found[order[-3:]] < 0).all()
+    assert (found[order[:3]] > 0).all()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_positive_means_helpful_whatever_is_measured(problem, ours, name):
+    eq1, found = problem[3], np.array(ours[name])
+    order = np.argsort(eq1)
+    assert spearmanr(found, eq1).statistic < -0.5
     assert (found[order[-3:]] < 0).all()
     assert (found[order[:3]] > 0).all()
 
@@ -105,8 +130,37 @@ def test_small_plain_steps_are_tracin(ours):
     np.testing.assert_allclose(ours["eq_14"], tracin, rtol=1e-9)
 
 
-def test_algorithm_1_to_the_letter(problem, ours):
-    """K = 5 plain steps written out by hand, in double precision."""
+def test_a_small_descent_is_tracin_too(ours):
+    """METHODS G.2: Algorithm 1 with descent is negative for helpful samples as it stands, so it is turned round."""
+    found, tracin = np.array(ours["small_descent"]), np.array(ours["tracin"])
+    np.testing.assert_allclose(found / 1e-3, tracin, atol=2e-3 * np.abs(tracin).max())
+
+
+def test_small_steps_on_the_margin_are_its_derivative(ours):
+    np.testing.assert_allclose(ours["margin_limit"], ours["tracin_margin"], rtol=1e-9)
+    assert np.corrcoef(ours["margins"], ours["margin_limit"])[0, 1] > 0.999
+
+
+def test_the_margin_form_to_the_letter(problem, ours):
+    """K = 5 plain steps down the references' mean log-odds; the score is the margin before minus after."""
+    (x, y), (rx, ry), whole, _, _ = problem
+    x, y, rx, ry = (torch.from_numpy(a) for a in (x, y, rx, ry))
+    params = [torch.from_numpy(a.copy()).requires_grad_() for a in (whole.coef_, whole.intercept_)]
+
+    def margin(params, x, y):
+        p = (x @ params[0].T + params[1]).softmax(dim=1)[torch.arange(len(y)), y]
+        return torch.log(p / (1 - p))
+
+    before = margin(params, x, y)
+    for _ in range(5):
+        grads = torch.autograd.grad(margin(params, rx, ry).mean(), params)
+        params = [(p - 0.05 * g).detach().requires_grad_() for p, g in zip(params, grads, strict=True)]
+    np.testing.assert_allclose(ours["margin_k5"], (before - margin(params, x, y)).detach().numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("algorithm_1_k5", 1.0), ("descent", -1.0)])
+def test_algorithm_1_to_the_letter(problem, ours, name, sign):
+    """K = 5 plain steps written out by hand, in double precision; with descent, turned round."""
     (x, y), (rx, ry), whole, _, _ = problem
     x, y, rx, ry = (torch.from_numpy(a) for a in (x, y, rx, ry))
     weight = torch.from_numpy(whole.coef_.copy()).requires_grad_()
@@ -114,9 +168,11 @@ def test_algorithm_1_to_the_letter(problem, ours):
     before = F.cross_entropy(x @ weight.T + bias, y, reduction="none").detach()
     for _ in range(5):
         grads = torch.autograd.grad(F.cross_entropy(rx @ weight.T + bias, ry), (weight, bias))
-        weight, bias = ((p + 0.05 * g).detach().requires_grad_() for p, g in zip((weight, bias), grads, strict=True))
+        weight, bias = (
+            (p + sign * 0.05 * g).detach().requires_grad_() for p, g in zip((weight, bias), grads, strict=True)
+        )
     after = F.cross_entropy(x @ weight.T + bias, y, reduction="none").detach()
-    np.testing.assert_allclose(ours["algorithm_1_k5"], (after - before).numpy(), atol=1e-12)
+    np.testing.assert_allclose(ours[name], sign * (after - before).numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("i", [0, 1, 2, 3])

@@ -7,6 +7,7 @@ from captum.influence import TracInCP
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 from lightning_inf import InfluenceCallback, SelfInfluence, TracIn
@@ -46,11 +47,19 @@ def resnet():
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)), 0.05
 
 
-@pytest.fixture(scope="module", params=[mlp, resnet], ids=["mlp", "resnet"])
+def resnet18():
+    """The whole of torchvision's ResNet-18; captum takes minutes for it."""
+    return models.resnet18(num_classes=4), 0.01
+
+
+LONG = pytest.param(resnet18, marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=[mlp, resnet, LONG], ids=["mlp", "resnet", "resnet18"])
 def trained(request, tmp_path_factory):
     """A fitted model with three captured checkpoints, and captum's scores on them."""
     torch.manual_seed(0)
-    side = 5 if request.param is mlp else 16
+    side = {mlp: 5, resnet: 16, resnet18: 32}[request.param]
     x, y = torch.randn(SAMPLES + REFERENCES, 3, side, side), torch.randint(0, 4, (SAMPLES + REFERENCES,))
     train, held_out = TensorDataset(x[:SAMPLES], y[:SAMPLES]), TensorDataset(x[SAMPLES:], y[SAMPLES:])
     net, lr = request.param()

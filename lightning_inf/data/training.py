@@ -1,0 +1,71 @@
+"""The training side as the probes see it: a seeded part of it, read again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from lightning_inf.data.batches import Transfer, fetch
+from lightning_inf.data.sources import Samples
+
+#: Bytes of collated batches that stay in memory. Conjugate gradients read the part once an iteration.
+KEPT = 1 << 30
+
+
+@dataclass
+class TrainingBatches:
+    """Batches of a seeded part of the training samples.
+
+    Args:
+        samples: The training dataset and how it is collated.
+        transfer: Moves a batch to the device.
+        batch_size: Samples in a batch.
+        seed: Seed of the part.
+    """
+
+    samples: Samples
+    transfer: Transfer
+    batch_size: int
+    seed: int = 0
+    _collated: dict[tuple[int, ...], Any] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+
+    def __len__(self) -> int:
+        """How many training samples there are, in and out of any part."""
+        return len(self.samples)
+
+    def part(self, size: int) -> list[int]:
+        """Choose ``size`` of the samples, ascending; all of them where there are no more."""
+        if size >= len(self):
+            return list(range(len(self)))
+        return np.sort(np.random.default_rng(self.seed).choice(len(self), size, replace=False)).tolist()
+
+    def lists(self, size: int) -> list[list[int]]:
+        """Cut the part of ``size`` samples into the indices of batches.
+
+        Shuffled, so that every batch is a fair sample of the part: data often lie sorted by label.
+        """
+        part = np.random.default_rng(self.seed).permutation(self.part(size)).tolist()
+        return [part[start : start + self.batch_size] for start in range(0, len(part), self.batch_size)]
+
+    def batch(self, indices: list[int]) -> Any:
+        """Make the batch of these samples, on the device."""
+        key = tuple(indices)
+        if key in self._collated:
+            return self.transfer(self._collated[key])
+        collated = fetch(self.samples, indices, lambda batch: batch)
+        size = sum(leaf.nbytes for leaf in tree_flatten(collated)[0] if isinstance(leaf, Tensor))
+        if self._bytes + size <= KEPT:
+            self._collated[key] = collated
+            self._bytes += size
+        return self.transfer(collated)
+
+    def batches(self, size: int) -> Iterator[tuple[list[int], Any]]:
+        """Yield ``(indices, batch on the device)`` of the part of ``size`` samples."""
+        for indices in self.lists(size):
+            yield indices, self.batch(indices)

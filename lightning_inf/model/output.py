@@ -1,0 +1,36 @@
+"""What is differentiated, ascended and differenced: the loss, or the log-odds of the given label."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+#: The ``loss``, or for single-label classifiers the ``margin``: the log-odds of the given label.
+Output: TypeAlias = Literal["loss", "margin"]
+
+
+def log_odds(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Compute :math:`z_y - \log \sum_{j \ne y} e^{z_j} = \log \frac{p_y}{1 - p_y}` of B samples.
+
+    No control flow depends on the values, so it passes through ``jvp``, ``grad`` and ``vmap``.
+
+    Args:
+        logits: Shape ``(B, C)`` with at least two classes.
+        target: Class indices, shape ``(B,)``.
+
+    Returns:
+        Shape ``(B,)``; 0 where the target is no class.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([1, -100])).tolist()
+        [2.0, 0.0]
+    """
+    classes = logits.shape[1]
+    valid = (target >= 0) & (target < classes)
+    label = torch.where(valid, target, 0).unsqueeze(1)
+    given = logits.gather(1, label).squeeze(1)
+    is_given = torch.arange(classes, device=logits.device).unsqueeze(0) == label
+    others = logits.masked_fill(is_given, float("-inf")).logsumexp(dim=1)
+    return torch.where(valid, given - others, torch.zeros_like(given))
