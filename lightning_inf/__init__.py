@@ -16,6 +16,7 @@ from lightning_inf.methods.tracin import TracIn
 from lightning_inf.methods.training_dynamics import TrainingDynamics
 from lightning_inf.mixin import InfluenceMixin
 from lightning_inf.probes.conjugate_gradients import ConjugateGradients
+from lightning_inf.probes.curvature import Preconditioner
 from lightning_inf.probes.diagonal import DiagonalFisher
 from lightning_inf.probes.kronecker import EKFAC
 from lightning_inf.probes.lissa import LiSSA
@@ -34,6 +35,7 @@ __all__ = [
     "InfluenceTrainer",
     "LiSSA",
     "Method",
+    "Preconditioner",
     "SelfForwardINF",
     "SelfInfluence",
     "TracIn",

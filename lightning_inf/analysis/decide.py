@@ -107,7 +107,8 @@ class Decider:
         """Estimate the sweep and the probes, which take a gradient a reference and direction."""
         passes = self.plan(extent)
         directions = [d for work in passes for d in work.directions.values()]
-        visits = sum(len(d.target.indices) * getattr(d, "steps", 1) for d in directions if hasattr(d, "target"))
+        samples = len(self.subject.train)
+        visits = sum(d.visits(samples) for d in directions if hasattr(d, "visits"))
         return units.seconds(passes, self.chunks.scored, self.world) + 3 * units.forward * visits
 
     def _reference_losses(self, checkpoint: Checkpoint) -> dict[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from lightning_inf.data.references import Target
 from lightning_inf.methods.method import Answers, Estimates, Method, Question, Setting, require_choice
 from lightning_inf.model.output import Output
 from lightning_inf.probes.ascent import Ascent, Step
+from lightning_inf.probes.curvature import Preconditioner
 from lightning_inf.probes.gradient import Gradient
 from lightning_inf.sweep.measurements import DerivativeAt, LossAt, Measurement
 
@@ -42,6 +43,8 @@ class ForwardINF(Method):
         checkpoints: Ascend from the ``last`` checkpoint, or from ``all`` of them and take the mean.
         output: What is ascended and differenced: the ``loss``, or for single-label classifiers the ``margin``.
         direction: Unlearn the references (``ascent``), or learn them more (``descent``).
+        preconditioner: Multiplies each gradient by the inverse curvature of the training loss, as an influence function
+            does: ``Preconditioner(solver=EKFAC())``.
         name: The column's name.
 
     Raises:
@@ -64,6 +67,7 @@ class ForwardINF(Method):
         checkpoints: Literal["last", "all"] = "all",
         output: Output = "loss",
         direction: Literal["ascent", "descent"] = "ascent",
+        preconditioner: Preconditioner | None = None,
         name: str = "forward_inf",
     ) -> None:
         if steps < 0:
@@ -92,7 +96,13 @@ class ForwardINF(Method):
         self.alpha = alpha
         self.checkpoints = checkpoints
         self.output = output
+        if preconditioner is not None and not steps:
+            raise ValueError(
+                "ForwardINF(steps=0, preconditioner=...): the limit of preconditioned steps is the influence function; use"
+                " InfluenceFunction(solver=...)."
+            )
         self.direction = direction
+        self.preconditioner = preconditioner
         self.name = name
 
     @property
@@ -104,6 +114,7 @@ class ForwardINF(Method):
             return f"{over}<grad {one}, grad {all_of_them}> (Eq. 14, identity curvature)" + self._where
         move = f"alpha={self.alpha:g}" if self.alpha is not None else f"|step|={self.radius:g}|theta|"
         move += " by tensor" if self.step == "per_layer" else ""
+        move += ", gradients times (H + damping)^-1" if self.preconditioner is not None else ""
         # The loss goes up where the margin goes down.
         way = "up" if (self.direction == "ascent") == (self.output == "loss") else "down"
         moved, start = f"{one}(theta_{self.steps})", f"{one}(theta)"
@@ -115,6 +126,17 @@ class ForwardINF(Method):
     def _where(self) -> str:
         """Explain the symbol of the margin."""
         return "" if self.output == "loss" else "; m the log-odds of the given label"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments, the preconditioner's among them."""
+        undone = self.preconditioner
+        if undone is None:
+            return super().arguments()
+        solver = {"class": type(undone.solver).__qualname__, **vars(undone.solver)}
+        return {
+            **super().arguments(),
+            "preconditioner": {"solver": solver, "damping": undone.damping, "subset": undone.subset},
+        }
 
     def ask(self, setting: Setting) -> list[Question]:
         """Ask for the loss before and after the ascent, or for the derivative."""
@@ -131,7 +153,9 @@ class ForwardINF(Method):
         if self.steps == 0:
             return [DerivativeAt(checkpoint, Gradient(checkpoint, target, output=self.output), self.output)]
         size = self.radius if self.alpha is None else self.alpha
-        moved = Ascent(checkpoint, target, self.steps, self.step, size, self.output, self.direction)
+        moved = Ascent(
+            checkpoint, target, self.steps, self.step, size, self.output, self.direction, self.preconditioner
+        )
         return [LossAt(checkpoint, moved, self.output), LossAt(checkpoint, output=self.output)]
 
     def _score(self, pairs: list[list[Measurement]], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:

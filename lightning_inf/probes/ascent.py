@@ -14,6 +14,7 @@ from lightning_inf.data.references import Target
 from lightning_inf.files import digest
 from lightning_inf.model.output import Output
 from lightning_inf.model.weights import Vector, norm
+from lightning_inf.probes.curvature import Preconditioner
 from lightning_inf.probes.gradient import mean_gradient, require_direction
 from lightning_inf.probes.scene import Scene, Unavailable
 
@@ -47,6 +48,7 @@ class Ascent:
         size: ``alpha`` of a plain or sign step; ``radius`` of the others, in units of the norm of the parameters.
         output: What is raised: the mean loss, or minus the mean margin.
         direction: Up, or down.
+        preconditioner: Undoes the curvature of the training loss in every gradient; that of the start, for all steps.
     """
 
     checkpoint: Checkpoint
@@ -56,12 +58,19 @@ class Ascent:
     size: float
     output: Output = "loss"
     direction: Literal["ascent", "descent"] = "ascent"
+    preconditioner: Preconditioner | None = None
 
     @cached_property
     def key(self) -> str:
         """Hash of all that the vector depends on."""
         where = (self.checkpoint.key, self.target.key, self.output)
-        return digest("ascent", *where, self.steps, self.step, self.size, self.direction)
+        undone = self.preconditioner.key if self.preconditioner is not None else None
+        return digest("ascent", *where, self.steps, self.step, self.size, self.direction, undone)
+
+    def visits(self, samples: int) -> int:
+        """How many samples' gradients it takes, of so many training samples; for the estimate of its cost."""
+        solved = self.preconditioner.visits(samples) if self.preconditioner is not None else 0
+        return (len(self.target.indices) + solved) * self.steps
 
     def make(self, scene: Scene) -> Vector:
         """Climb; halve the step where the loss or a gradient leaves finite numbers.
@@ -85,6 +94,9 @@ class Ascent:
         for done in range(self.steps):
             gradient, loss = mean_gradient(scene, weights, self.target.indices, self.output)
             try:
+                require_direction(gradient)
+                if self.preconditioner is not None:
+                    gradient = self.preconditioner.precondition(scene, self.checkpoint, gradient)
                 move = self._move(gradient, lengths, size)
             except Unavailable:
                 if done == 0:

@@ -41,6 +41,10 @@ class ConjugateGradients(Solver):
                 " iteration and a tolerance above 0"
             )
 
+    def visits(self, samples: int) -> int:
+        """Each iteration is a product over all samples."""
+        return self.iterations * samples
+
     def prepare(self, curvature: Curvature) -> Inverse:
         """Find the damping."""
         matrix = GaussNewton(curvature)

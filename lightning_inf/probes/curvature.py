@@ -74,6 +74,10 @@ class Solver(ABC):
         """Hash of the kind and its arguments."""
         return digest(type(self).__qualname__, {name: value for name, value in vars(self).items() if name[0] != "_"})
 
+    def visits(self, samples: int) -> int:
+        """How many samples' gradients one solution over so many takes, at most; for the estimate of its cost."""
+        return samples
+
     @abstractmethod
     def prepare(self, curvature: Curvature) -> Inverse:
         """Do all that doesn't depend on the vector.
@@ -121,6 +125,10 @@ class Preconditioner:
     def key(self) -> str:
         """Hash of all that it depends on besides the checkpoint and the training data."""
         return digest("preconditioner", self.solver.key, self.damping, self.subset)
+
+    def visits(self, samples: int) -> int:
+        """How many samples' gradients one solution takes, at most, of so many training samples."""
+        return self.solver.visits(min(self.subset, samples))
 
     def precondition(self, scene: Scene, checkpoint: Checkpoint, vector: Vector) -> Vector:
         """Solve for a vector; what doesn't depend on it is computed once a checkpoint.

@@ -50,6 +50,10 @@ class Gradient:
         where = (self.checkpoint.key, self.target.key, self.output)
         return digest("gradient", *where, self.learning_rate, self.optimizer, state, self.unit)
 
+    def visits(self, samples: int) -> int:
+        """How many samples' gradients it takes, for the estimate of its cost."""
+        return len(self.target.indices)
+
     def make(self, scene: Scene) -> Vector:
         """Compute the vector.
 

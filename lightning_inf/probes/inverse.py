@@ -39,6 +39,10 @@ class InverseGradient:
         """Hash of all that the vector depends on."""
         return digest("inverse", self.checkpoint.key, self.target.key, self.preconditioner.key)
 
+    def visits(self, samples: int) -> int:
+        """How many samples' gradients it takes, of so many training samples; for the estimate of its cost."""
+        return len(self.target.indices) + self.preconditioner.visits(samples)
+
     def make(self, scene: Scene) -> Vector:
         """Compute the vector.
 

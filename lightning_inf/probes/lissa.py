@@ -60,6 +60,10 @@ class LiSSA(Solver):
                 " repetitions, and a scale above 0 or null"
             )
 
+    def visits(self, samples: int) -> int:
+        """Each product is over a mini-batch, taken for a twentieth of the samples here."""
+        return self.depth * self.repeats * max(samples // 20, 1)
+
     def prepare(self, curvature: Curvature) -> Inverse:
         """Find damping and scale."""
         matrix = GaussNewton(curvature)
