@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,31 +39,33 @@ def start(script, captured, directory, processes):
 
 
 def kill_at_random_moments(run, tmp_path, processes, kills):  # noqa: F811
-    """Kill the whole process group ``kills`` times, then let it finish; every finished chunk must be reused."""
+    """Kill the whole process group ``kills`` times, then let it finish; every finished chunk is kept and reused."""
     _, expected = run
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     directory, moments = tmp_path / "again", random.Random(5)
-    began = time.monotonic()
     whole = start(script, expected / "checkpoints", tmp_path / "whole", processes)
+    began = time.monotonic()
     assert whole.wait(240) == 0
     seconds = time.monotonic() - began
     interrupted = 0
-    for _ in range(kills):
+    while interrupted < kills:
         kept = {p: p.stat().st_mtime_ns for p in directory.glob("chunks/*/*.npz")}
         process = start(script, expected / "checkpoints", directory, processes)
-        time.sleep(moments.uniform(0, 0.7 * seconds))
+        time.sleep(moments.uniform(0, seconds))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             interrupted += 1
         process.wait(30)
         now = {p: p.stat().st_mtime_ns for p in directory.glob("chunks/*/*.npz")}
         assert {p: now.get(p) for p in kept} == kept
+        if process.returncode == 0:  # it was done before the blow: begin again
+            assert_same(directory, expected)
+            shutil.rmtree(directory)
     last = start(script, expected / "checkpoints", directory, processes)
     assert last.wait(240) == 0
     assert_same(directory, expected)
     assert not [*directory.glob(".ranks-*"), *directory.rglob("*.tmp")]  # nothing of the dead is left
-    return interrupted
 
 
 def test_killed_twice(run, tmp_path):  # noqa: F811
@@ -70,6 +73,7 @@ def test_killed_twice(run, tmp_path):  # noqa: F811
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_thirty_times(run, tmp_path, processes):  # noqa: F811
-    assert kill_at_random_moments(run, tmp_path, processes, kills=30) >= 15
+    kill_at_random_moments(run, tmp_path, processes, kills=30)
