@@ -13,9 +13,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
+from lightning_inf.data.relabelled import Relabelled
 from lightning_inf.data.repeatable import Repeatable, seed_all
 
 _PROBED = 64
+#: Datasets of ours that show another dataset under the same indices.
+_VIEWS = (Repeatable, Relabelled)
 
 
 def sample_id(dataset: Dataset[Any], index: int) -> str:
@@ -42,7 +45,7 @@ def sample_id(dataset: Dataset[Any], index: int) -> str:
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
     """Follow an index through views, Subset and ConcatDataset to the dataset that holds the item."""
     while True:
-        if isinstance(dataset, Repeatable):
+        if isinstance(dataset, _VIEWS):
             dataset = dataset.dataset
         elif isinstance(dataset, Subset):
             dataset, index = dataset.dataset, int(dataset.indices[index])
@@ -93,6 +96,9 @@ def _hash_listing(sha: Any, dataset: Any) -> None:
     """Hash the parts of a dataset that list every sample."""
     if isinstance(dataset, Repeatable):
         sha.update(f"repeatable{dataset.seed}".encode())
+        _hash_listing(sha, dataset.dataset)
+    elif isinstance(dataset, Relabelled):
+        sha.update(f"relabelled{sorted(dataset.labels.items())}".encode())
         _hash_listing(sha, dataset.dataset)
     elif isinstance(dataset, Subset):
         _hash_value(sha, np.asarray(dataset.indices))
@@ -178,9 +184,9 @@ def _attribute(dataset: Any, name: str) -> tuple[Any, np.ndarray | None]:
     seen = []
     while True:
         seen.append(type(dataset).__name__)
-        if not isinstance(dataset, Repeatable) and hasattr(dataset, name):
+        if not isinstance(dataset, _VIEWS) and hasattr(dataset, name):
             return getattr(dataset, name), positions
-        if isinstance(dataset, Repeatable):
+        if isinstance(dataset, _VIEWS):
             dataset = dataset.dataset
         elif isinstance(dataset, Subset):
             inner = np.asarray(dataset.indices)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from lightning_inf.data.relabelled import Calibration, Relabelled, relabeller
 from lightning_inf.data.repeatable import Repeatable, vary
 
 
@@ -39,13 +40,16 @@ class Samples:
         return len(self.dataset)  # type: ignore[arg-type]
 
 
-def training_samples(trainer: Trainer, module: LightningModule, seed: int = 0) -> Samples:
+def training_samples(
+    trainer: Trainer, module: LightningModule, seed: int = 0, calibration: Calibration | None = None
+) -> Samples:
     """Find the training dataset of a running Trainer.
 
     Args:
         trainer: A Trainer inside ``fit``, with its train dataloader set up.
         module: The bare LightningModule.
         seed: Seed of the view that makes random items repeatable.
+        calibration: Labels that were planted in the run.
 
     Returns:
         The samples of the hook ``influence_dataloader()`` of datamodule or module, else of the train dataloader.
@@ -56,14 +60,14 @@ def training_samples(trainer: Trainer, module: LightningModule, seed: int = 0) -
     """
     hook = _hook(trainer, module, "influence_dataloader")
     if hook is not None:
-        return _samples(hook(), "influence_dataloader()", seed)
+        return _planted(_samples(hook(), "influence_dataloader()", seed), trainer, module, calibration)
     loader = trainer.train_dataloader
     if loader is None:
         raise MisconfigurationException(
             "The analysis needs the training data, but the Trainer has no train dataloader: give `train_dataloaders=` or"
             " a datamodule, and check that `limit_train_batches` is not 0."
         )
-    samples = _samples(loader, "the train dataloader", seed)
+    samples = _planted(_samples(loader, "the train dataloader", seed), trainer, module, calibration)
     if trainer.limit_train_batches != 1.0 or trainer.overfit_batches:  # type: ignore[attr-defined]
         note = "limit_train_batches or overfit_batches was set: samples that training never saw are scored as well."
         samples = replace(samples, notes=(*samples.notes, note))
@@ -141,7 +145,9 @@ def _samples(loader: Any, origin: str, seed: int) -> Samples:
             f"Expected a torch DataLoader in {origin}, found {type(loader).__name__}. Return a DataLoader over a map-style"
             " Dataset from the hook `influence_dataloader()` (or `reference_dataloader()`)."
         )
-    _refuse_stream(loader.dataset, origin)
+    # The planted labels go on top of our other views, whether training has put them in its loader or not.
+    dataset = loader.dataset.dataset if isinstance(loader.dataset, Relabelled) else loader.dataset
+    _refuse_stream(dataset, origin)
     if loader.batch_sampler is None:
         raise MisconfigurationException(
             f"{origin} has `batch_size=None`, so its dataset yields whole batches and a sample has no index. Return a"
@@ -151,7 +157,22 @@ def _samples(loader: Any, origin: str, seed: int) -> Samples:
     if loader.num_workers:
         options |= {"worker_init_fn": loader.worker_init_fn, "multiprocessing_context": loader.multiprocessing_context}
     batch_size = getattr(loader.batch_sampler, "batch_size", None) or loader.batch_size or 1
-    return _repeatable(_checked(Samples(loader.dataset, loader.collate_fn, origin, int(batch_size), options)), seed)
+    return _repeatable(_checked(Samples(dataset, loader.collate_fn, origin, int(batch_size), options)), seed)
+
+
+def _planted(
+    samples: Samples, trainer: Trainer, module: LightningModule, calibration: Calibration | None
+) -> Samples:
+    """Show the planted labels, as training did."""
+    if calibration is None:
+        return samples
+    if calibration.samples != len(samples):
+        raise MisconfigurationException(
+            f"calibration.json of the run is of {calibration.samples} training samples, found {len(samples)} in"
+            f" {samples.origin}. Analyse the run with the data it was trained on."
+        )
+    relabel = relabeller(trainer, module, samples.dataset)
+    return replace(samples, dataset=Relabelled(samples.dataset, calibration.labels, relabel))
 
 
 def _refuse_stream(dataset: Any, origin: str) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_inf.model.beliefs import Bank
+from lightning_inf.model.features import Features, watching_features
 from lightning_inf.model.output import Output
 from lightning_inf.model.sample_model import Outputs, SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
 from lightning_inf.sweep.measurements import (
+    BeliefsAt,
     DerivativeAt,
     GradientNormAt,
     LossAt,
@@ -93,28 +97,38 @@ class Evaluator:
         for output in dict.fromkeys(outputs):
             same = [m for m in measurements if m.output == output]
             evaluator = self.giving(output)
-            answers |= evaluator._answer(weights, same, vectors, batch, size)
+            answers |= evaluator._answer(weights, same, vectors, batch, size, indices)
             for measurement in same:
                 if isinstance(measurement, SelfAscentAt):
                     answers[measurement.key] = evaluator._self_ascent(weights, measurement, batch, size, indices)
         return answers
 
     def _answer(
-        self, weights: Weights, measurements: Sequence[Measurement], vectors: dict[str, Vector], batch: Any, size: int
+        self,
+        weights: Weights,
+        measurements: Sequence[Measurement],
+        vectors: dict[str, Vector],
+        batch: Any,
+        size: int,
+        indices: Sequence[int],
     ) -> Answers:
         """Answer all measurements of one output but those that move each sample's own weights."""
         answers: Answers = {}
         along = [m for m in measurements if isinstance(m, DerivativeAt) and m.tangent.key in vectors]
         norms = [m for m in measurements if isinstance(m, GradientNormAt)]
         looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
-        if looks:
-            with torch.no_grad():
+        asked = [m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors]
+        if looks or asked:
+            with torch.no_grad(), watching_features(self.model.module) if asked else nullcontext(Features()) as features:
                 if self.model.output == "loss":
                     columns = describe(self.model.outputs(weights, batch))
                 else:
                     columns = {"loss": self.model.losses(weights.trainable, weights.fixed, batch)}
             for look in looks:
                 answers[look.key] = columns if isinstance(look, OutputsAt) else {"loss": columns["loss"]}
+            for question in asked:
+                assert features.rows is not None  # or there would be no neighbourhood
+                answers[question.key] = ask(vectors[question.neighbourhood.key], features.rows, indices)
         tangents = [vectors[m.tangent.key] for m in along]
         if norms or (along and self._choose(len(tangents)) == "vmap"):
             self._gradients(answers, weights, along, tangents, norms, batch, size)
@@ -263,6 +277,25 @@ class Evaluator:
                     f"vmap does not take this model ({reason}); each sample had a backward pass of its own."
                 )
         return self._vmap_works
+
+
+def ask(stored: Vector, rows: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
+    """Ask a neighbourhood about a batch.
+
+    Args:
+        stored: What :class:`~lightning_inf.probes.neighbourhood.Neighbourhood` made.
+        rows: Features of B samples, shape ``(B, d)``.
+        indices: Of the samples in the training data.
+
+    Returns:
+        The columns of :class:`~lightning_inf.sweep.measurements.BeliefsAt`.
+    """
+    bank = Bank(**{name: stored[name] for name in Bank.__dataclass_fields__})
+    wanted = torch.tensor(indices, device=rows.device)
+    place = torch.searchsorted(stored["index"], wanted).clamp_max(len(stored["index"]) - 1)
+    place = torch.where(stored["index"][place] == wanted, place, -1)
+    features = bank.prepared(rows)
+    return {"linear": bank.linear(features, place).half(), "votes": bank.votes(features, place).half()}
 
 
 def describe(outputs: Outputs) -> dict[str, Tensor]:

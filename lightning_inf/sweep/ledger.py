@@ -49,33 +49,47 @@ class Ledger:
 
     def write(self, work: Pass, chunk: int, answers: ChunkAnswers) -> None:
         """Store a chunk's answers."""
+        self._save(work, _name(chunk), answers)
+
+    def _save(self, work: Pass, name: str, answers: ChunkAnswers) -> None:
         flat = {f"{key}.{column}": values for key, columns in answers.items() for column, values in columns.items()}
-        with atomic(self.folder(work) / _name(chunk)) as temporary, open(temporary, "wb") as stream:
+        with atomic(self.folder(work) / name) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **flat)  # type: ignore[arg-type]
 
     def read(self, passes: Iterable[Pass], chunk: int) -> ChunkAnswers:
-        """Read the answers of several passes on a chunk.
+        """Read the answers of several passes on a chunk, and what stays of their directions.
 
         Raises:
             ValueError: If a file is damaged; it is removed, so that the next run makes it again.
         """
         answers: ChunkAnswers = {}
-        for work in passes:
-            path = self.folder(work) / _name(chunk)
+        for path in [self.folder(work) / name for work in passes for name in (_name(chunk), _ASIDE)]:
+            if path.name == _ASIDE and not path.is_file():
+                continue  # of a pass without any
             try:
                 with np.load(path, allow_pickle=False) as stored:  # a zip, each member with a checksum
                     for name in stored.files:
                         key, column = name.split(".")
                         answers.setdefault(key, {})[column] = stored[name]
             except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as error:
+                if path.name == _ASIDE:
+                    shutil.rmtree(path.parent)  # it is made with the directions, before any chunk
                 path.unlink(missing_ok=True)
                 raise ValueError(
                     f"{path} was damaged ({error}) and has been removed; run `influence` again to make it anew."
                 ) from error
         return answers
 
-    def write_vectors(self, work: Pass, vectors: Mapping[str, Vector], unavailable: Mapping[str, str]) -> None:
-        """Store a pass's directions while it runs, and for good why some could not be made."""
+    def write_vectors(
+        self,
+        work: Pass,
+        vectors: Mapping[str, Vector],
+        unavailable: Mapping[str, str],
+        aside: ChunkAnswers | None = None,
+    ) -> None:
+        """Store a pass's directions while it runs; for good why some could not be made, and what stays of others."""
+        if aside:
+            self._save(work, _ASIDE, aside)
         with atomic(self.folder(work) / _VECTORS) as temporary:
             torch.save({key: {n: t.cpu() for n, t in vector.items()} for key, vector in vectors.items()}, temporary)
         write_json(self.folder(work) / _REASONS, dict(unavailable))
@@ -115,11 +129,12 @@ class Ledger:
 
     def bytes(self, passes: Iterable[Pass]) -> int:
         """Size of the stored answers."""
-        return sum(f.stat().st_size for work in passes for f in self.folder(work).glob("*.npz"))
+        return sum(f.stat().st_size for work in passes for f in self.folder(work).glob("[0-9]*.npz"))
 
 
 _VECTORS = "directions.pt"
 _REASONS = "unavailable.json"
+_ASIDE = "aside.npz"
 _INFO = "info.json"
 
 

@@ -115,10 +115,35 @@ class SelfAscentAt:
         return digest("self_ascent", self.checkpoint.key, self.steps, self.radius, self.output, self.samples)
 
 
-Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt | SelfAscentAt"
+@dataclass(frozen=True)
+class BeliefsAt:
+    """What other training samples say of each sample's label, by their features at a checkpoint.
+
+    Columns ``linear``, the classes read out of the features by a ridge regression that the sample was left out of, and
+    ``votes``, the shares of its nearest neighbours' labels; both of shape ``(n, C)``, fp16. They never look at the
+    sample's own label, though features that were trained on it do. Beside the answers stands what the same sources
+    say of the references (see :meth:`~lightning_inf.probes.neighbourhood.Neighbourhood.aside`).
+
+    Attributes:
+        checkpoint: Where the features are taken.
+        neighbourhood: The samples that are asked.
+    """
+
+    checkpoint: Checkpoint
+    neighbourhood: Direction
+    output: ClassVar[Output] = "loss"
+    moved = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: equal measurements are made once."""
+        return digest("beliefs", self.checkpoint.key, self.neighbourhood.key)
+
+
+Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt | SelfAscentAt | BeliefsAt"
 
 
 def directions(measurement: Measurement) -> list[Direction]:
-    """Return the vectors that a measurement needs."""
-    found = [getattr(measurement, "moved", None), getattr(measurement, "tangent", None)]
+    """Return what must be made before a measurement: vectors in weight space, or a neighbourhood."""
+    found = [getattr(measurement, name, None) for name in ("moved", "tangent", "neighbourhood")]
     return [direction for direction in found if direction is not None]

@@ -27,8 +27,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-#: Makes a pass's directions, on rank 0: vectors, and reasons where one can't be made, by key.
-MakeVectors = Callable[[Pass], tuple[dict[str, Vector], dict[str, str]]]
+#: Makes a pass's directions, on rank 0: vectors, reasons where one can't be made, and what stays of others, by key.
+MakeVectors = Callable[[Pass], tuple[dict[str, Vector], dict[str, str], ChunkAnswers]]
 
 
 @dataclass
@@ -85,8 +85,7 @@ class Sweep:
     def _prepare(self, work: Pass) -> None:
         """Make the directions unless an interrupted run left them: with the same ones, its chunks stay valid."""
         if self.ledger.read_vectors(work, torch.device("cpu")) is None:
-            vectors, unavailable = self.make_vectors(work)
-            self.ledger.write_vectors(work, vectors, unavailable)
+            self.ledger.write_vectors(work, *self.make_vectors(work))
 
     def _share(self, work: Pass, chunks: Sequence[int]) -> None:
         """Score this rank's chunks."""
