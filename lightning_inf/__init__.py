@@ -9,6 +9,7 @@ from __future__ import annotations
 from lightning_inf.callback import InfluenceCallback
 from lightning_inf.methods.forward_inf import ForwardINF
 from lightning_inf.methods.influence_function import InfluenceFunction
+from lightning_inf.methods.label_quality import LabelQuality
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.self_forward_inf import SelfForwardINF
 from lightning_inf.methods.self_influence import SelfInfluence
@@ -33,6 +34,7 @@ __all__ = [
     "InfluenceFunction",
     "InfluenceMixin",
     "InfluenceTrainer",
+    "LabelQuality",
     "LiSSA",
     "Method",
     "Preconditioner",

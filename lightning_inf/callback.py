@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,11 @@ from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.find import epoch_seconds, files, find, run_directory
 from lightning_inf.data.chunks import CHUNK
 from lightning_inf.data.identity import fingerprint
+from lightning_inf.data.relabelled import Calibration
 from lightning_inf.files import read_json, write_json
 from lightning_inf.methods.method import Method
 from lightning_inf.mixin import ENTRY
+from lightning_inf.recording.planting import Planting
 from lightning_inf.recording.recorded import load
 from lightning_inf.recording.recorder import Recorder
 from lightning_inf.sweep.evaluate import Backend
@@ -34,6 +36,7 @@ from lightning_inf.sweep.evaluate import Backend
 _CHECKPOINTS = "checkpoints"
 _RECORDING = "recording"
 _DATASET = "dataset.json"
+_CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,16 @@ class InfluenceCallback(Callback):
     Args:
         references: Held-out samples whose predictions are traced: a Dataset (collated as the training data are) or a
             DataLoader. Default: the hook ``reference_dataloader()``, else the first validation dataloader.
-        methods: The estimators, by default ``[TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]``.
+        methods: The estimators, by default ``[LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(),
+            SelfInfluence()]``.
         checkpoints: A directory, glob or list of ``.ckpt`` files that an earlier run saved, to be analysed in place of
             captured ones.
         known_issues: Samples known to be mislabelled, to judge the rankings by: indices, or the name of an attribute of
             the training dataset that holds indices or one boolean a sample.
+        calibration_flips: Share of the training samples, at most 0.1, that train under another label, drawn at random, so
+            that some truth is known: the label score is weighed and its curve fitted by it. They have no scores, are
+            never reported, and are listed in ``summary.json``. The data need integer ``targets`` or the hook
+            ``influence_relabel(item, label)``. Default: none.
         dirpath: The run directory. Default: ``influence`` in the log directory.
         budget: The most time the analysis may take: seconds, ``"3 epochs"`` (of training; never below a minute),
             ``"10 min"``, or null. Over it, checkpoints are left out first, then questions about single references.
@@ -100,6 +108,7 @@ class InfluenceCallback(Callback):
         methods: list[Method] | None = None,
         checkpoints: str | list[str] | None = None,
         known_issues: list[int] | str | None = None,
+        calibration_flips: float | None = None,
         dirpath: str | None = None,
         budget: float | str | None = "3 epochs",
         max_samples: int | None = None,
@@ -138,6 +147,12 @@ class InfluenceCallback(Callback):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}=: expected {allowed[0]!r} or {allowed[1]!r}, found {value!r}.")
+        if calibration_flips is not None and not 0 < calibration_flips <= 0.1:
+            raise ValueError(
+                "calibration_flips=: expected a share of the training samples above 0 and at most 0.1, found"
+                f" {calibration_flips}. It is label noise that you add; 0.01 is enough."
+            )
+        self.planting = Planting(calibration_flips, seed) if calibration_flips is not None else None
         self.checkpoints = checkpoints
         self.dirpath = dirpath
         self.weights = weights
@@ -177,6 +192,8 @@ class InfluenceCallback(Callback):
             if self.recorder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.recorder.directory = self.directory / _RECORDING
                 self.recorder.attach(trainer, pl_module)
+            if self.planting is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self.planting.attach(trainer, pl_module)
             return
         trainer.fit_loop.setup_data()
         path = self.request.ckpt_path
@@ -214,7 +231,8 @@ class InfluenceCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prove that the analysis will be possible, before the first batch."""
-        with examined(trainer, pl_module, self.settings) as subject:
+        calibration = None if self.planting is None else self.planting.calibration
+        with examined(trainer, pl_module, replace(self.settings, calibration=calibration)) as subject:
             dataset = fingerprint(subject.train.dataset)
             if self.checkpoints is not None:
                 found = find(self.checkpoints, self.settings.trusted_globals)
@@ -223,6 +241,8 @@ class InfluenceCallback(Callback):
             assert self.directory is not None
             if self.recorder is not None and trainer.is_global_zero:
                 write_json(self.directory / _RECORDING / _DATASET, {"fingerprint": dataset})
+            if trainer.is_global_zero:
+                self._write_calibration(calibration)
             self.captures.start(self.directory / _CHECKPOINTS, write=trainer.is_global_zero)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -260,7 +280,7 @@ class InfluenceCallback(Callback):
         """Capture the last state and run the analysis."""
         if self.recorder is not None:
             self.recorder.finish(trainer)
-            self.recorder.detach()
+        self._let_go()
         if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
             return
         state = averaged_weights(trainer, self) if self.weights == "averaged" else None
@@ -276,13 +296,26 @@ class InfluenceCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put everything back that recording had wrapped; ``on_train_end`` may not have come."""
-        if self.recorder is not None:
-            self.recorder.detach()
+        self._let_go()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put everything back that recording had wrapped."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Take off what was put on the Trainer, in the reverse order."""
+        if self.planting is not None:
+            self.planting.detach()
         if self.recorder is not None:
             self.recorder.detach()
+
+    def _write_calibration(self, calibration: Calibration | None) -> None:
+        """Write down what was planted, for later analyses of the run."""
+        assert self.directory is not None
+        if calibration is None:
+            (self.directory / _CALIBRATION).unlink(missing_ok=True)  # of an earlier run in this directory
+        else:
+            write_json(self.directory / _CALIBRATION, calibration.state())
 
     def analyze(
         self, trainer: Trainer, module: LightningModule, where: str | Path | Sequence[str], final: Path | None = None
@@ -308,11 +341,14 @@ class InfluenceCallback(Callback):
         recorded, on = None, None
         # Of the run that the checkpoints belong to, which may be another than the one that is written to.
         earlier = run_directory(where) if isinstance(where, (str, Path)) else run_directory(final) if final else None
-        recording = (earlier or self.directory) / _RECORDING
+        home = earlier or self.directory
+        recording, planted = home / _RECORDING, home / _CALIBRATION
+        calibration = Calibration.of(read_json(planted)) if planted.is_file() else None
+        settings = replace(self.settings, calibration=calibration)
         if (recording / _DATASET).is_file():
             recorded, on = load(recording), read_json(recording / _DATASET)["fingerprint"]
         weights = "averaged" if self._averaged_before else self.weights
-        return analyze(trainer, module, self.settings, self.directory, found, weights, seconds, recorded, on)
+        return analyze(trainer, module, settings, self.directory, found, weights, seconds, recorded, on)
 
     def state_dict(self) -> dict[str, Any]:
         """Captures so far, for resuming."""

@@ -31,6 +31,7 @@ class Account:
         fingerprint: Of the training data.
         recording: What became of the recording.
         steps: By method, what half the step does to its scores.
+        planted: The user's label of each sample that trained under a planted one, by index.
     """
 
     directory: Path
@@ -45,6 +46,7 @@ class Account:
     fingerprint: str = ""
     recording: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    planted: dict[int, int] = field(default_factory=dict)
 
     @property
     def tuning(self) -> Mapping[str, Mapping[str, Any]]:

@@ -12,10 +12,11 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.planted import describe_planted
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.audit.agreement import agreement
-from lightning_inf.audit.mislabeled import LabelIssues, label_issues, per_class
+from lightning_inf.audit.mislabeled import LabelIssues, complete_label_score, label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
 from lightning_inf.audit.truth import against_truth
@@ -47,12 +48,18 @@ def write_findings(
 
     samples = len(subject.train)
     columns = scores.columns
-    issues = label_issues(columns, samples)
+    weighed = complete_label_score(columns)
+    found = next((d for d in scores.details.values() if "share" in d), {}) if weighed else {}
+    issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
+    for index, label in account.planted.items():
+        columns["label"][index] = label  # the user's own; its scores were those of the planted one
     ranks = {
         method.rank_column: rank(columns[method.score_column], method.suspicious)
         for method in settings.methods
         if method.score_column in columns
     }
+    if "label_score" in columns:
+        ranks["label_rank"] = rank(columns["label_score"], "lowest")
     names = class_names(trainer, module, subject.train.dataset)
     name_of = namer(trainer, module, subject.train.dataset)
     reference_name_of = lambda index: sample_id(subject.references.samples.dataset, index)  # noqa: E731
@@ -92,8 +99,9 @@ def write_findings(
         "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
         "known_issues": _truth(settings, subject, scores, ranks),
         "agreement": _agreement(settings, scores, ranks, issues),
+        "calibration": describe_planted(settings.calibration, account.planted),
         "non_finite": non_finite(judged, scores.scored),
-        "left_out": _left_out(account.extent, samples, len(scores.scored)),
+        "left_out": _left_out(account.extent, samples, len(scores.scored), settings),
         "cost": account.cost,
         "files": {name: describe(directory / name) for name in ("scores.parquet", "attributions.parquet")},
     }
@@ -170,7 +178,8 @@ def _truth(
     if settings.known_issues is None:
         return None
     known = known_indices(settings.known_issues, subject.train.dataset, len(subject.train))[scores.scored]
-    by_score = {m.score_column: ranks[m.rank_column][scores.scored] for m in settings.methods if m.rank_column in ranks}
+    pairs = {"label_score": "label_rank"} | {m.score_column: m.rank_column for m in settings.methods}
+    by_score = {score: ranks[name][scores.scored] for score, name in pairs.items() if name in ranks}
     return against_truth(known, by_score)
 
 
@@ -185,7 +194,12 @@ def _agreement(
     return agreement(suspicion, by_score, issues.count if issues else 0)
 
 
-def _left_out(extent: Extent, samples: int, scored: int) -> list[str]:
+def _left_out(extent: Extent, samples: int, scored: int, settings: Settings) -> list[str]:
     """Say what the report does not cover."""
-    part = [f"{samples - scored:,} of {samples:,} samples were not scored (max_samples=)."] if scored < samples else []
+    planted = 0 if settings.calibration is None else len(settings.calibration.labels)
+    part = []
+    if settings.max_samples is not None and settings.max_samples < samples:
+        part.append(f"{samples - settings.max_samples:,} of {samples:,} samples were not scored (max_samples=).")
+    if planted:
+        part.append(f"{planted:,} samples trained under planted labels (calibration_flips=) and have no scores of their own.")
     return part + extent.left_out

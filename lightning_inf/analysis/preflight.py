@@ -126,7 +126,7 @@ def complete(checkpoints: Sequence[Checkpoint], stand_in: LightningModule, setti
 
 def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModule, settings: Settings) -> Subject:
     """Find the data and the way the loss comes apart."""
-    train = training_samples(trainer, module, settings.seed)
+    train = training_samples(trainer, module, settings.seed, settings.calibration)
     held_out = reference_samples(trainer, module, settings.references, train)
     if not any(parameter.requires_grad for parameter in stand_in.parameters()):
         raise MisconfigurationException(

@@ -20,6 +20,7 @@ from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.findings import headline, show, write_findings
+from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
@@ -36,7 +37,7 @@ from lightning_inf.probes.scene import Scene, Unavailable
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
+from lightning_inf.sweep.ledger import SCORES_VERSION, ChunkAnswers, Ledger
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import PREFIX, Ranks
 from lightning_inf.sweep.run import Sweep
@@ -181,12 +182,23 @@ class _Analysis:
         alone = [references.alone(index) for index in extent.individual]
         recorded = self.recorded if self._recording_fits else None
         setting = Setting(
-            extent.checkpoints, extent.checkpoints[-1], references.joint, alone, recorded, self.chunks.indices
+            extent.checkpoints,
+            extent.checkpoints[-1],
+            references.joint,
+            alone,
+            recorded,
+            self.chunks.indices,
+            self._planted,
         )
         self._evidence = {method.name: method.evidence(setting) for method in methods}
         questions = {method.name: method.ask(setting) for method in methods}
         measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
         return questions, plan(measurements, self.parameter_bytes)
+
+    @cached_property
+    def _planted(self) -> dict[int, int]:
+        """The user's labels of samples that trained under planted ones."""
+        return planted_truth(self.subject, self.settings.calibration)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -237,16 +249,20 @@ class _Analysis:
             advance,
         )
 
-    def _make_vectors(self, work: Pass) -> tuple[dict[str, Vector], dict[str, str]]:
+    def _make_vectors(self, work: Pass) -> tuple[dict[str, Vector], dict[str, str], ChunkAnswers]:
         """Run the probes of a pass."""
         vectors: dict[str, Vector] = {}
         reasons: dict[str, str] = {}
+        aside: ChunkAnswers = {}
         for key, direction in work.directions.items():
             try:
                 vectors[key] = direction.make(self.scene)  # type: ignore[attr-defined]
             except Unavailable as reason:
                 reasons[key] = str(reason)
-        return vectors, reasons
+            else:
+                if hasattr(direction, "aside"):
+                    aside[key] = direction.aside(vectors[key])
+        return vectors, reasons, aside
 
     def _weights(self, checkpoint: Checkpoint) -> Weights:
         """Load weights, keeping the last two checkpoints': probes and passes ask for one after the other."""
@@ -260,7 +276,10 @@ class _Analysis:
         self, account: Account, questions: dict[str, list[Question]], passes: Sequence[Pass], ledger: Ledger
     ) -> dict[str, Any]:
         """Score, audit, write, print and log, on rank 0."""
-        scores = collect(questions, self.settings.methods, ledger, passes, self.chunks)
+        calibration = self.settings.calibration
+        withheld = () if calibration is None else calibration.labels
+        scores = collect(questions, self.settings.methods, ledger, passes, self.chunks, withheld)
+        account.planted = self._planted
         infos = [ledger.info(work) for work in passes]
         used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}
         account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))

@@ -10,7 +10,9 @@ from typing import Any, get_args
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_inf.data.chunks import CHUNK
+from lightning_inf.data.relabelled import Calibration
 from lightning_inf.methods.forward_inf import ForwardINF
+from lightning_inf.methods.label_quality import LabelQuality
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.self_influence import SelfInfluence
 from lightning_inf.methods.tracin import TracIn
@@ -23,7 +25,11 @@ LEAST_BUDGET = 60.0
 
 @dataclass
 class Settings:
-    """The arguments of :class:`~lightning_inf.InfluenceCallback` that concern the analysis; documented there."""
+    """The arguments of :class:`~lightning_inf.InfluenceCallback` that concern the analysis; documented there.
+
+    Attributes:
+        calibration: Labels that were planted in the run that is analysed; set by the callback.
+    """
 
     references: Dataset[Any] | DataLoader[Any] | None = None
     methods: list[Method] = field(default_factory=lambda: default_methods())
@@ -38,6 +44,7 @@ class Settings:
     chunk_size: int = CHUNK
     seed: int = 0
     trusted_globals: tuple[Any, ...] = ()
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before anything runs.
@@ -126,9 +133,10 @@ FIXED = (
         "variability",
     ),
     *("el2n", "forgetting", "learned_epoch", "other_label", "other_confidence"),
+    *("dynamics_score", "dynamics_rank", "dynamics_other", "dynamics_other_confidence", "neighbour_agreement"),
 )
 
 
 def default_methods() -> list[Method]:
-    """The four methods of a report: two that look at the sample, two that ask the references."""
-    return [TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
+    """The methods of a report: about the label, about the references, about the sample itself."""
+    return [LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]

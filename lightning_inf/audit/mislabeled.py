@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
 
-#: A label is an issue where another one was believed more than it, on average over the course of training.
+#: Without an estimate of how many labels are wrong, one is an issue where another was believed more over the course of
+#: training.
 THRESHOLD = 0.5
 RULE = "label_score < 0.5: another label had a higher mean probability than the given one"
+COUNT_RULE = "the most suspect samples, as many as labels are estimated to be wrong"
+
+
+def complete_label_score(columns: MutableMapping[str, np.ndarray]) -> bool:
+    """Let the course of training alone give ``label_score`` where nothing better is known.
+
+    Args:
+        columns: Scores by column; completed in place.
+
+    Returns:
+        Whether all the evidence was weighed.
+    """
+    if "label_score" in columns and np.isfinite(columns["label_score"]).any():
+        return True
+    if "dynamics_score" in columns:
+        pairs = {"label_score": "dynamics_score", "other_label": "dynamics_other"}
+        for name, source in {**pairs, "other_confidence": "dynamics_other_confidence"}.items():
+            columns[name] = columns[source]
+    return False
 
 
 @dataclass(frozen=True)
@@ -18,15 +38,21 @@ class LabelIssues:
 
     Attributes:
         is_issue: Whether the label is an issue; False where there is no evidence.
+        threshold: The label is an issue where its score is below this.
+        rule: How the threshold was set.
+        interval: 95 % interval of the number of wrong labels; None where it was not estimated.
         known: Whether there is evidence at all.
         suggested: The label believed most, where it is an issue; else -1.
-        confidence: Its mean probability; NaN where nothing is suggested.
+        confidence: The probability that it is right; NaN where nothing is suggested.
     """
 
     is_issue: np.ndarray
     known: np.ndarray
     suggested: np.ndarray
     confidence: np.ndarray
+    threshold: float = THRESHOLD
+    rule: str = RULE
+    interval: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:
@@ -34,12 +60,19 @@ class LabelIssues:
         return int(self.is_issue.sum())
 
 
-def label_issues(columns: Mapping[str, np.ndarray], samples: int) -> LabelIssues | None:
-    """Find label issues in the columns of :class:`~lightning_inf.methods.training_dynamics.TrainingDynamics`.
+def label_issues(
+    columns: Mapping[str, np.ndarray],
+    samples: int,
+    share: float | None = None,
+    interval: tuple[float, float] | None = None,
+) -> LabelIssues | None:
+    """Find label issues by ``label_score``.
 
     Args:
-        columns: Scores by column.
+        columns: Scores by column, with ``label_score``, ``other_label`` and ``other_confidence`` where there are classes.
         samples: n.
+        share: Estimated share of wrong labels; None: the threshold is :data:`THRESHOLD`.
+        interval: 95 % interval of the share.
 
     Returns:
         The findings, or None where there are no classes.
@@ -48,10 +81,22 @@ def label_issues(columns: Mapping[str, np.ndarray], samples: int) -> LabelIssues
         return None
     score = columns["label_score"]
     known = np.isfinite(score)
-    is_issue = known & (np.where(known, score, 1.0) < THRESHOLD)
+    threshold, rule, bounds = THRESHOLD, RULE, None
+    if share is not None:
+        rule = COUNT_RULE
+        threshold = _threshold(score[known], round(share * int(known.sum())))
+    if interval is not None:
+        bounds = (round(interval[0] * int(known.sum())), round(interval[1] * int(known.sum())))
+    is_issue = known & (np.where(known, score, np.inf) < threshold)
     suggested = np.where(is_issue, np.nan_to_num(columns["other_label"], nan=-1), -1).astype(np.int64)
     confidence = np.where(is_issue, columns["other_confidence"], np.nan)
-    return LabelIssues(is_issue, known, suggested, confidence)
+    return LabelIssues(is_issue, known, suggested, confidence, threshold, rule, bounds)
+
+
+def _threshold(scores: np.ndarray, count: int) -> float:
+    """Find the score that ``count`` samples are below; ties stay out together."""
+    ordered = np.sort(scores)
+    return float(ordered[count]) if count < len(ordered) else float("inf") if count else 0.0
 
 
 def per_class(labels: np.ndarray, issues: np.ndarray, names: list[str] | None) -> list[dict[str, object]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lightning_inf.data.chunks import Chunks
-from lightning_inf.methods.method import Method, Question
+from lightning_inf.methods.method import Answers, Method, Question
 from lightning_inf.sweep.ledger import Ledger
 from lightning_inf.sweep.measurements import directions
 from lightning_inf.sweep.plan import Pass
@@ -49,6 +49,7 @@ class Scores:
         reasons: Why a method has nothing to say about a reference (None: jointly), by method.
         remarks: What else a method says of its scores, by method.
         vanishing: How many of its single references have no gradient, by method about references.
+        details: What else a method says for ``summary.json``, by method.
     """
 
     columns: dict[str, np.ndarray]
@@ -57,6 +58,7 @@ class Scores:
     reasons: dict[str, dict[int | None, str]]
     remarks: dict[str, list[str]] = field(default_factory=dict)
     vanishing: dict[str, dict[str, Any]] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def collect(
@@ -65,6 +67,7 @@ def collect(
     ledger: Ledger,
     passes: Sequence[Pass],
     chunks: Chunks,
+    withheld: Collection[int] = (),
 ) -> Scores:
     """Score every chunk once; only the scores stay in memory.
 
@@ -74,10 +77,15 @@ def collect(
         ledger: The stored answers.
         passes: Whose answers they are.
         chunks: The index range.
+        withheld: Samples whose scores are not to be reported: they carried a planted label.
 
     Returns:
         The scores.
     """
+    hidden = np.array(sorted(withheld), dtype=np.int64)
+    for question in (q for method in methods for q in questions[method.name]):
+        if question.study is not None:
+            question.study(_every(ledger, passes, chunks))
     # A method that has nothing to say still has its column, all null.
     columns = {m.score_column: np.full(chunks.samples, np.nan) for m in methods if m.kind != "dynamics"}
     ends: dict[tuple[str, int], Ends] = {}
@@ -90,15 +98,23 @@ def collect(
                     reference = question.target.reference if question.target else None
                     if reference is None:
                         whole = columns.setdefault(name, np.full(chunks.samples, np.nan))
-                        whole[indices] = values
+                        whole[indices] = np.where(np.isin(indices, hidden), np.nan, values)
                     else:
-                        ends.setdefault((method.name, reference), Ends()).take(indices, values)
+                        ends.setdefault((method.name, reference), Ends()).take(indices, np.where(np.isin(indices, hidden), np.nan, values))
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
     asking = [method.name for method in methods if method.kind == "references"]
     vanishing = {name: _vanishing(questions[name], reasons[name]) for name in asking}
     remarks = {method.name: _remarks(questions[method.name], vanishing.get(method.name)) for method in methods}
-    return Scores(columns, np.asarray(chunks.indices), ends, reasons, remarks, vanishing)
+    details = {m.name: {k: v for q in questions[m.name] for k, v in q.details().items()} for m in methods}
+    scored = np.setdiff1d(np.asarray(chunks.indices, dtype=np.int64), hidden)
+    return Scores(columns, scored, ends, reasons, remarks, vanishing, details)
+
+
+def _every(ledger: Ledger, passes: Sequence[Pass], chunks: Chunks) -> Iterator[tuple[Answers, np.ndarray]]:
+    """Read every chunk once."""
+    for number in range(len(chunks)):
+        yield ledger.read(passes, number), np.asarray(chunks[number])
 
 
 def _vanishing(questions: Sequence[Question], reasons: Mapping[int | None, str]) -> dict[str, Any]:

@@ -17,13 +17,22 @@ votes, which have not. The last two are known for the references as well, whose 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lightning_inf.methods.label_noise import (
+    calibrate,
+    calibrated,
+    estimate_transitions,
+    origins,
+    posterior,
+    structured,
+    wrong,
+)
+from lightning_inf.methods.logits import Array, log_sum, minimum, sigmoid, softmax
 
 #: Weights of the sources in the ranking: the course of training, the read-out, the neighbours. Chosen on data sets with
 #: planted flips under other seeds than those that are reported on; see docs/evidence.md.
@@ -34,11 +43,6 @@ FREEDOM = 0.5
 TEMPERATURE = 0.15
 #: No class is ruled out by a single source.
 FLOOR = 1e-3
-#: Nats of held-out likelihood a wrong label that the structure of T must be worth. What beliefs that are calibrated on
-#: other samples get wrong looks like structure, too, and is worth about half of this.
-WORTH = 0.1
-SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
-_FOLDS = 5
 _RESAMPLES = 20
 
 
@@ -107,7 +111,6 @@ class LabelModel:
     slope: float = 1.0
     offset: float = 0.0
     sharpness: float = 1.0
-    notes: list[str] = field(default_factory=list)
 
     def belief(self, evidence: Evidence, early: bool = True) -> Array:
         """Calibrated beliefs that have not seen the label, shape ``(m, C)``."""
@@ -141,7 +144,7 @@ class LabelModel:
         return other.argmax(axis=1), softmax(self.sharpness * other).max(axis=1)
 
 
-def fit(evidence: Evidence, references: Evidence, planted: dict[int, int] | None = None, seed: int = 0) -> LabelModel:
+def fit(evidence: Evidence, references: Evidence, planted: Mapping[int, int] | None = None, seed: int = 0) -> LabelModel:
     """Fit the model.
 
     Args:
@@ -167,121 +170,7 @@ def fit(evidence: Evidence, references: Evidence, planted: dict[int, int] | None
     return _curve(model, evidence, kept, chance, truth)
 
 
-def calibrate(sources: Sequence[Array], labels: NDArray[np.int64], start: Array | None = None) -> Array:
-    r"""Fit weights and class biases by maximum likelihood (vector scaling, Guo et al., ICML 2017).
-
-    Args:
-        sources: Log-beliefs, shape ``(m, C)`` each.
-        labels: True labels, shape ``(m,)``.
-        start: Where to start from.
-
-    Returns:
-        The weights, then the C biases.
-    """
-    stack = np.stack(sources)
-    count, rows = len(sources), np.arange(len(labels))
-
-    def loss(theta: Array) -> tuple[float, Array]:
-        scale = np.exp(theta[:count])
-        logits = np.tensordot(scale, stack, axes=1) + theta[count:]
-        chance = softmax(logits)
-        value = float(np.mean(log_sum(logits) - logits[rows, labels]))
-        residual = chance.copy()
-        residual[rows, labels] -= 1
-        slope = np.concatenate([scale * (residual[None] * stack).sum(axis=(1, 2)), residual.sum(axis=0)]) / len(labels)
-        # A weak prior: no weight leaves the order of 1, no class is made up by a few samples.
-        penalty = np.concatenate([0.01 * theta[:count], 0.02 * theta[count:]])
-        return value + float(penalty @ theta), slope + 2 * penalty
-
-    first = np.zeros(count + stack.shape[2]) if start is None else np.concatenate([np.log(start[:count]), start[count:]])
-    found = minimum(loss, first)
-    return np.concatenate([np.exp(found[:count]), found[count:]])
-
-
-def calibrated(calibration: Array, sources: Sequence[Array]) -> Array:
-    """Apply :func:`calibrate`'s result: beliefs of shape ``(m, C)``."""
-    scale, bias = calibration[: len(sources)], calibration[len(sources) :]
-    return softmax(np.tensordot(scale, np.stack(sources), axes=1) + bias)
-
-
-def estimate_transitions(belief: Array, labels: NDArray[np.int64], start: Array | None = None, rounds: int = 200) -> Array:
-    r"""Maximise :math:`\sum_i \log \sum_k q_i(k) T_{k y_i}` by expectation maximisation.
-
-    Args:
-        belief: q, shape ``(m, C)``.
-        labels: Given labels, shape ``(m,)``.
-        start: T to start from.
-        rounds: The most rounds.
-
-    Returns:
-        T, shape ``(C, C)``, rows adding up to 1.
-    """
-    classes = belief.shape[1]
-    off = ~np.eye(classes, dtype=bool)
-    current = np.where(off, 0.1 / max(classes - 1, 1), 0.9) if start is None else start
-    given = np.eye(classes)[labels]
-    for _ in range(rounds):
-        counts = posterior(belief, labels, current).T @ given
-        share = 1 - np.trace(counts) / counts.sum()
-        counts += np.where(off, share / max(classes - 1, 1), 1 - share)  # one sample a class, spread evenly
-        following = counts / counts.sum(axis=1, keepdims=True)
-        if np.abs(following - current).max() < 1e-5:
-            return following
-        current = following
-    return current
-
-
-def structured(belief: Array, labels: NDArray[np.int64], seed: int) -> tuple[Array, float, float]:
-    """Estimate T, with as much of its off-diagonal structure as predicts held-out labels.
-
-    Returns:
-        T; the share of the structure that is kept; nats of held-out likelihood a wrong label that it is worth.
-    """
-    folds = np.random.default_rng(seed).integers(0, _FOLDS, len(labels))
-    gain = np.zeros(len(SHARES))
-    whole = estimate_transitions(belief, labels)
-    for fold in range(_FOLDS):
-        inside = folds != fold
-        part = estimate_transitions(belief[inside], labels[inside], whole, rounds=50)
-        gain += [
-            np.log((belief[~inside] * shrink(part, share)[:, labels[~inside]].T).sum(axis=1) + 1e-12).sum()
-            for share in SHARES
-        ]
-    expected = float(wrong(posterior(belief, labels, whole), labels).sum())
-    best = int(gain.argmax())
-    worth = float(gain[best] - gain[0]) / max(expected, 1.0)
-    kept = SHARES[best] if worth >= WORTH else 0.0
-    return shrink(whole, kept), kept, worth
-
-
-def shrink(transitions: Array, share: float) -> Array:
-    """Keep a share of each row's off-diagonal structure and spread the rest evenly; the diagonal stays."""
-    classes = len(transitions)
-    off = np.where(np.eye(classes, dtype=bool), 0.0, transitions)
-    total = off.sum(axis=1, keepdims=True)
-    even = np.where(np.eye(classes, dtype=bool), 0.0, total / max(classes - 1, 1))
-    return np.where(np.eye(classes, dtype=bool), transitions, share * off + (1 - share) * even)
-
-
-def origins(transitions: Array) -> Array:
-    """Where a class's wrong labels go, by row, the diagonal being 1: what the structure adds to a ranking."""
-    off = np.where(np.eye(len(transitions), dtype=bool), 0.0, transitions)
-    rows = off / np.maximum(off.sum(axis=1, keepdims=True), 1e-12)
-    return np.where(np.eye(len(transitions), dtype=bool), 1.0, np.maximum(rows, 1e-6))
-
-
-def posterior(belief: Array, labels: NDArray[np.int64], transitions: Array) -> Array:
-    r"""Compute :math:`q_i(k) T_{k y_i} / \sum_j q_i(j) T_{j y_i}`, shape ``(m, C)``."""
-    joint = belief * transitions[:, labels].T
-    return joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
-
-
-def wrong(chance: Array, labels: NDArray[np.int64]) -> Array:
-    """Probability that another class than the given one is the true one, shape ``(m,)``."""
-    return 1 - chance[np.arange(len(labels)), labels]
-
-
-def planted_weights(evidence: Evidence, truth: dict[int, int]) -> tuple[float, ...]:
+def planted_weights(evidence: Evidence, truth: Mapping[int, int]) -> tuple[float, ...]:
     """Fit the sources' weights on planted labels: which weighing is surest of the labels that were replaced?
 
     The planted label itself is handicapped by a constant of its own, because the course of training has seen it.
@@ -335,7 +224,7 @@ def _share(calibration: Array, sources: Sequence[Array], labels: NDArray[np.int6
 
 
 def _curve(
-    model: LabelModel, evidence: Evidence, kept: NDArray[np.int64], chance: Array, truth: dict[int, int]
+    model: LabelModel, evidence: Evidence, kept: NDArray[np.int64], chance: Array, truth: Mapping[int, int]
 ) -> LabelModel:
     """Fit the logistic curve and the sharpness to the unseen posterior and to what was planted."""
     suspicion = model.suspicion(evidence)
@@ -368,39 +257,3 @@ def _curve(
     options = np.geomspace(0.1, 3.0, 25)
     fits = [float((known * (b * finite - log_sum(b * finite)[:, None])).sum()) for b in options]
     return replace(model, slope=slope, offset=(low + high) / 2, sharpness=float(options[int(np.argmax(fits))]))
-
-
-def minimum(loss: object, start: Array) -> Array:
-    """Minimise a smooth function that returns its value and gradient (L-BFGS)."""
-    import torch
-
-    theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        value, slope = loss(theta.detach().numpy())  # type: ignore[operator]
-        theta.grad = torch.from_numpy(np.asarray(slope, dtype=np.float64))
-        return torch.tensor(value, dtype=torch.float64)
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return theta.detach().numpy().copy()
-
-
-def softmax(values: Array) -> Array:
-    """Softmax over the last dimension."""
-    raised = np.exp(values - values.max(axis=-1, keepdims=True))
-    total: Array = raised / raised.sum(axis=-1, keepdims=True)
-    return total
-
-
-def log_sum(values: Array) -> Array:
-    """Logarithm of the sum of exponentials over the last dimension."""
-    most = values.max(axis=-1)
-    total: Array = most + np.log(np.exp(values - most[..., None]).sum(axis=-1))
-    return total
-
-
-def sigmoid(values: Array) -> Array:
-    """The logistic function, without overflow."""
-    found: Array = 0.5 * (1 + np.tanh(values / 2))
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ class Setting:
         individual: References that are asked one by one.
         recorded: What was recorded of the training data while fitting, if it was and is of these data.
         samples: Indices of the training samples that are scored.
+        planted: The user's label of each sample that trained under another one on purpose, by index.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -39,6 +40,7 @@ class Setting:
     individual: Sequence[Target] = ()
     recorded: Recorded | None = None
     samples: Sequence[int] = ()
+    planted: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[Target]:
@@ -57,12 +59,17 @@ class Question:
             whose direction could not be made is not among the answers; where nothing can be said, no column is
             returned.
         remarks: What the report should say of it, in sentences; asked for once every chunk has been scored.
+        study: Given every chunk's answers and indices once before any is scored, for a question whose score of one sample
+            depends on others; None where none does.
+        details: What ``summary.json`` should say of it, as plain values; asked for after the scoring.
     """
 
     target: Target | None
     measurements: Sequence[Measurement]
     score: Callable[[Answers, np.ndarray], dict[str, np.ndarray]]
     remarks: Callable[[], list[str]] = list
+    study: Callable[[Iterable[tuple[Answers, np.ndarray]]], None] | None = None
+    details: Callable[[], dict[str, Any]] = dict
 
 
 class Method(ABC):

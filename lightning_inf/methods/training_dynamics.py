@@ -19,7 +19,7 @@ _DENSE = 20_000_000
 class TrainingDynamics(Method):
     r"""Mean probabilities, margins and their spread over the course of training.
 
-    ``label_score`` is :math:`\bar p_y / (\bar p_y + \max_{j \ne y} \bar p_j)` of the mean probabilities: in [0, 1], low
+    ``dynamics_score`` is :math:`\bar p_y / (\bar p_y + \max_{j \ne y} \bar p_j)` of the mean probabilities: in [0, 1], low
     where another label was believed more over the course of training. ``confidence`` and ``variability`` are mean and
     standard deviation of :math:`p_y` (Swayamdipta et al., EMNLP 2020), ``aum`` the mean of
     :math:`z_y - \max_{j \ne y} z_j` (Pleiss et al., NeurIPS 2020), ``el2n`` the mean of
@@ -40,12 +40,12 @@ class TrainingDynamics(Method):
 
     Example:
         >>> TrainingDynamics().rank_column
-        'label_rank'
+        'dynamics_rank'
     """
 
     kind: ClassVar[Literal["references", "self", "dynamics"]] = "dynamics"
-    polarity: ClassVar[str] = "low label_score: another label was believed more than the given one"
-    formula = "label_score = p_y / (p_y + max of the others), p = mean probability over the course of training"
+    polarity: ClassVar[str] = "low dynamics_score: another label was believed more than the given one"
+    formula = "dynamics_score = p_y / (p_y + max of the others), p = mean probability over the course of training"
 
     def __init__(
         self, source: Literal["auto", "recorded", "checkpoints"] = "auto", name: str = "training_dynamics"
@@ -59,13 +59,13 @@ class TrainingDynamics(Method):
 
     @property
     def rank_column(self) -> str:
-        """The default list's rank."""
-        return "label_rank"
+        """Where its rank stands."""
+        return "dynamics_rank"
 
     @property
     def score_column(self) -> str:
-        """The default list's score."""
-        return "label_score"
+        """Where its score stands; also ``label_score`` where nothing better is known."""
+        return "dynamics_score"
 
     def evidence(self, setting: Setting) -> str | None:
         """Say whether the means are over epochs or checkpoints."""
@@ -106,13 +106,13 @@ class TrainingDynamics(Method):
         seen = {name: getattr(recorded, name)[indices] for name in ("variability", "aum", "el2n", "forgetting")}
         learned = recorded.learned_epoch[indices].astype(np.float64)
         unseen = ~np.isfinite(confidence)
-        return _at(final) | {
+        return at_final(final) | {
             "confidence": confidence,
             **{name: np.where(unseen, np.nan, values) for name, values in seen.items()},
             "learned_epoch": np.where(unseen | (learned < 0), np.nan, learned),
-            "label_score": _score(confidence, other, label),
-            "other_label": other_label,
-            "other_confidence": other,
+            "dynamics_score": _score(confidence, other, label),
+            "dynamics_other": other_label,
+            "dynamics_other_confidence": other,
         }
 
     def _from_checkpoints(
@@ -127,17 +127,17 @@ class TrainingDynamics(Method):
         given = np.stack([s["probability"] for s in seen]).astype(np.float64)
         confidence = given.mean(axis=0)
         other_label, other = best_other(seen, label)
-        return _at(final) | {
+        return at_final(final) | {
             "confidence": confidence,
             "variability": given.std(axis=0),
             "aum": np.stack([s["gap"] for s in seen]).astype(np.float64).mean(axis=0),
-            "label_score": _score(confidence, other, label),
-            "other_label": other_label,
-            "other_confidence": other,
+            "dynamics_score": _score(confidence, other, label),
+            "dynamics_other": other_label,
+            "dynamics_other_confidence": other,
         }
 
 
-def _at(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def at_final(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns of the analysed weights."""
     return {name: final[name] for name in ("loss", "label", "probability", "margin") if name in final}
 

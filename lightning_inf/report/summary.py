@@ -96,6 +96,7 @@ def method_entries(
                 "columns": [method.score_column] if method.score_column in scores.columns else [],
                 "rank_column": method.rank_column,
                 "tuning": None if chosen is None else {k: value for k, value in chosen.items() if k != "asked"},
+                "details": scores.details.get(method.name, {}),
                 "diagnostics": {"step": step, "vanishing_gradients": vanishing},
                 "notes": [
                     *own_notes,
@@ -117,8 +118,9 @@ def issue_entries(issues: LabelIssues | None, columns: Mapping[str, np.ndarray])
         {
             "issue_type": "label",
             "num_issues": issues.count if issues else None,
-            "threshold": THRESHOLD,
-            "threshold_rule": RULE,
+            "interval": list(issues.interval) if issues and issues.interval else None,
+            "threshold": issues.threshold if issues else THRESHOLD,
+            "threshold_rule": issues.rule if issues else RULE,
             "score": float(finite.mean()) if len(finite) else None,
         }
     ]
@@ -130,6 +132,7 @@ def verdict(issues: LabelIssues | None, scored: int, samples: int) -> str:
     if issues is None:
         return f"{part} scored. The model has no class labels that could be judged; see self-influence and influence."
     if issues.count == 0:
-        return f"No label issue among {part}: none was believed less than another label over the course of training."
+        return f"No label issue among {part}."
     share = issues.count / max(int(issues.known.sum()), 1)
-    return f"{issues.count:,} of {part} ({share:.1%}) probably carry a wrong label."
+    between = f" (95 % interval {issues.interval[0]:,} to {issues.interval[1]:,})" if issues.interval else ""
+    return f"{issues.count:,} of {part} ({share:.1%}) probably carry a wrong label{between}."

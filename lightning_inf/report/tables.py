@@ -18,7 +18,10 @@ DYNAMICS = ("loss", "probability", "margin", "aum", "confidence", "variability",
 #: And those that count.
 COUNTS = ("forgetting", "learned_epoch")
 #: Columns that are not written: they live on in others.
-_INTERNAL = ("label", "label_score", "other_label", "other_confidence")
+_INTERNAL = (
+    *("label", "label_score", "other_label", "other_confidence"),
+    *("dynamics_other", "dynamics_other_confidence"),
+)
 _ROWS = 65_536
 
 

@@ -16,7 +16,7 @@ from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.describe import describe
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
+from lightning_inf.sweep.measurements import BeliefsAt, DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass
 
 #: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
@@ -46,7 +46,7 @@ class UnitCosts:
 
     def disk(self, passes: Sequence[Pass], samples: int) -> int:
         """Estimate the bytes of their answers."""
-        each = sum(self.output_bytes if isinstance(m, OutputsAt) else 8 for w in passes for m in w.measurements)
+        each = sum(self.output_bytes if isinstance(m, (OutputsAt, BeliefsAt)) else 8 for w in passes for m in w.measurements)
         return each * samples
 
     def _pass(self, work: Pass) -> float:
@@ -55,7 +55,7 @@ class UnitCosts:
         for point in work.points:
             along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
             norms = any(isinstance(m, GradientNormAt) for m in point.measurements)
-            looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt))}
+            looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt, BeliefsAt))}
             total += self.forward * len(looks)
             total += self.gradient if norms or along > 4 else self.derivative * along
         return total

@@ -1,0 +1,44 @@
+"""Small functions of logits in NumPy, and the minimiser that fits a few numbers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array) -> Array:
+    """Minimise a smooth function that returns its value and gradient (L-BFGS)."""
+    theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        value, slope = loss(theta.detach().numpy())
+        theta.grad = torch.from_numpy(np.asarray(slope, dtype=np.float64))
+        return torch.tensor(value, dtype=torch.float64)
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    return theta.detach().numpy().copy()
+
+
+def softmax(values: Array) -> Array:
+    """Softmax over the last dimension."""
+    raised = np.exp(values - values.max(axis=-1, keepdims=True))
+    total: Array = raised / raised.sum(axis=-1, keepdims=True)
+    return total
+
+
+def log_sum(values: Array) -> Array:
+    """Logarithm of the sum of exponentials over the last dimension."""
+    most = values.max(axis=-1)
+    total: Array = most + np.log(np.exp(values - most[..., None]).sum(axis=-1))
+    return total
+
+
+def sigmoid(values: Array) -> Array:
+    """The logistic function, without overflow."""
+    found: Array = 0.5 * (1 + np.tanh(values / 2))
+    return found
