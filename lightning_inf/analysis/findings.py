@@ -201,5 +201,7 @@ def _left_out(extent: Extent, samples: int, scored: int, settings: Settings) -> 
     if settings.max_samples is not None and settings.max_samples < samples:
         part.append(f"{samples - settings.max_samples:,} of {samples:,} samples were not scored (max_samples=).")
     if planted:
-        part.append(f"{planted:,} samples trained under planted labels (calibration_flips=) and have no scores of their own.")
+        part.append(
+            f"{planted:,} samples trained under planted labels (calibration_flips=) and have no scores of their own."
+        )
     return part + extent.left_out

@@ -34,7 +34,11 @@ class Calibration:
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a file."""
-        return {"labels": {str(i): label for i, label in self.labels.items()}, "samples": self.samples, "seed": self.seed}
+        return {
+            "labels": {str(i): label for i, label in self.labels.items()},
+            "samples": self.samples,
+            "seed": self.seed,
+        }
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Calibration:

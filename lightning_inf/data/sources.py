@@ -160,9 +160,7 @@ def _samples(loader: Any, origin: str, seed: int) -> Samples:
     return _repeatable(_checked(Samples(dataset, loader.collate_fn, origin, int(batch_size), options)), seed)
 
 
-def _planted(
-    samples: Samples, trainer: Trainer, module: LightningModule, calibration: Calibration | None
-) -> Samples:
+def _planted(samples: Samples, trainer: Trainer, module: LightningModule, calibration: Calibration | None) -> Samples:
     """Show the planted labels, as training did."""
     if calibration is None:
         return samples

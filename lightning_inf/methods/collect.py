@@ -100,7 +100,9 @@ def collect(
                         whole = columns.setdefault(name, np.full(chunks.samples, np.nan))
                         whole[indices] = np.where(np.isin(indices, hidden), np.nan, values)
                     else:
-                        ends.setdefault((method.name, reference), Ends()).take(indices, np.where(np.isin(indices, hidden), np.nan, values))
+                        ends.setdefault((method.name, reference), Ends()).take(
+                            indices, np.where(np.isin(indices, hidden), np.nan, values)
+                        )
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
     asking = [method.name for method in methods if method.kind == "references"]

@@ -144,7 +144,9 @@ class LabelModel:
         return other.argmax(axis=1), softmax(self.sharpness * other).max(axis=1)
 
 
-def fit(evidence: Evidence, references: Evidence, planted: Mapping[int, int] | None = None, seed: int = 0) -> LabelModel:
+def fit(
+    evidence: Evidence, references: Evidence, planted: Mapping[int, int] | None = None, seed: int = 0
+) -> LabelModel:
     """Fit the model.
 
     Args:

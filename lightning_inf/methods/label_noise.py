@@ -42,7 +42,9 @@ def calibrate(sources: Sequence[Array], labels: NDArray[np.int64], start: Array 
         penalty = np.concatenate([0.01 * theta[:count], 0.02 * theta[count:]])
         return value + float(penalty @ theta), slope + 2 * penalty
 
-    first = np.zeros(count + stack.shape[2]) if start is None else np.concatenate([np.log(start[:count]), start[count:]])
+    first = (
+        np.zeros(count + stack.shape[2]) if start is None else np.concatenate([np.log(start[:count]), start[count:]])
+    )
     found = minimum(loss, first)
     return np.concatenate([np.exp(found[:count]), found[count:]])
 
@@ -53,7 +55,9 @@ def calibrated(calibration: Array, sources: Sequence[Array]) -> Array:
     return softmax(np.tensordot(scale, np.stack(sources), axes=1) + bias)
 
 
-def estimate_transitions(belief: Array, labels: NDArray[np.int64], start: Array | None = None, rounds: int = 200) -> Array:
+def estimate_transitions(
+    belief: Array, labels: NDArray[np.int64], start: Array | None = None, rounds: int = 200
+) -> Array:
     r"""Maximise :math:`\sum_i \log \sum_k q_i(k) T_{k y_i}` by expectation maximisation.
 
     Args:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+
 def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array) -> Array:
     """Minimise a smooth function that returns its value and gradient (L-BFGS)."""
     theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)

@@ -19,13 +19,13 @@ WIDTH = 512
 
 @dataclass(frozen=True)
 class Bank:
-    """Features and labels of m training samples, ready to be asked.
+    r"""Features and labels of m training samples, ready to be asked.
 
     Attributes:
         features: Centred, divided by their common standard deviation, with a last column of ones, shape ``(m, d + 1)``.
         labels: Given labels, shape ``(m,)``.
-        solved: :math:`(F^\\top F + \\lambda m I)^{-1}`, shape ``(d + 1, d + 1)``, fp64.
-        weights: The read-out :math:`(F^\\top F + \\lambda m I)^{-1} F^\\top Y`, shape ``(d + 1, C)``, fp64.
+        solved: :math:`(F^\top F + \\lambda m I)^{-1}`, shape ``(d + 1, d + 1)``, fp64.
+        weights: The read-out :math:`(F^\top F + \\lambda m I)^{-1} F^\top Y`, shape ``(d + 1, C)``, fp64.
         mean: Shape ``(d,)``.
         scale: The standard deviation, shape ``()``.
     """

@@ -46,7 +46,9 @@ class UnitCosts:
 
     def disk(self, passes: Sequence[Pass], samples: int) -> int:
         """Estimate the bytes of their answers."""
-        each = sum(self.output_bytes if isinstance(m, (OutputsAt, BeliefsAt)) else 8 for w in passes for m in w.measurements)
+        each = sum(
+            self.output_bytes if isinstance(m, (OutputsAt, BeliefsAt)) else 8 for w in passes for m in w.measurements
+        )
         return each * samples
 
     def _pass(self, work: Pass) -> float:

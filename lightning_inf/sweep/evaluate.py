@@ -126,7 +126,10 @@ class Evaluator:
         looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
         asked = [m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors]
         if looks or asked:
-            with torch.no_grad(), watching_features(self.model.module) if asked else nullcontext(Features()) as features:
+            with (
+                torch.no_grad(),
+                watching_features(self.model.module) if asked else nullcontext(Features()) as features,
+            ):
                 if self.model.output == "loss":
                     columns = describe(self.model.outputs(weights, batch))
                 else:
