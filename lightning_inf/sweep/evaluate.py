@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.output import Output
-from lightning_inf.model.sample_model import Outputs, SampleModel
+from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
+from lightning_inf.sweep.describe import describe
+from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.measurements import (
     DerivativeAt,
     GradientNormAt,
@@ -26,10 +28,6 @@ from lightning_inf.sweep.self_ascent import positions, rises
 
 #: How derivatives are taken; ``auto`` decides on the first batch.
 Backend = Literal["auto", "jvp", "central", "vmap"]
-
-#: Up to this many classes all probabilities are kept, else the largest.
-MANY_CLASSES = 64
-TOP = 16
 
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3)
 _TOLERANCE = 5e-3
@@ -56,6 +54,7 @@ class Evaluator:
     _step: tuple[float, torch.dtype | None] | None = None
     _jvp_works: bool | None = None
     _vmap_works: bool | None = None
+    _displaces: bool = True
     _others: dict[Output, Evaluator] = field(default_factory=dict)
 
     def giving(self, output: Output) -> Evaluator:
@@ -89,6 +88,7 @@ class Evaluator:
             Columns of shape ``(B, ...)``.
         """
         answers: Answers = {}
+        self.model.share(weights, batch)
         outputs: list[Output] = [measurement.output for measurement in measurements]
         for output in dict.fromkeys(outputs):
             same = [m for m in measurements if m.output == output]
@@ -97,6 +97,33 @@ class Evaluator:
             for measurement in same:
                 if isinstance(measurement, SelfAscentAt):
                     answers[measurement.key] = evaluator._self_ascent(weights, measurement, batch, size, indices)
+        return answers
+
+    def displaced(self, weights: Weights, asked: Sequence[LossAt], vectors: dict[str, Vector], batch: Any) -> Answers:
+        """Measure losses at many displacements of the same weights, all at once where the batch's trunk is shared.
+
+        Args:
+            weights: Not displaced.
+            asked: Each with its displacement.
+            vectors: Displacements by key; what has none is not answered.
+            batch: On the device.
+
+        Returns:
+            What could be answered so; the rest is to be asked one by one.
+        """
+        answers: Answers = {}
+        if not asked:
+            return answers
+        self.model.share(weights, batch)
+        for output in dict.fromkeys(measurement.output for measurement in asked):
+            same = [m for m in asked if m.output == output and m.moved is not None and m.moved.key in vectors]
+            evaluator = self.giving(output)
+            steps = [vectors[m.moved.key] for m in same if m.moved is not None]
+            losses = losses_at(evaluator.model, weights, steps, batch) if evaluator._displaces else None
+            if losses is not None:
+                answers |= {m.key: {"loss": row} for m, row in zip(same, losses, strict=True)}
+            elif len(steps) > 1 and self.model.trunk.of(weights.fixed, batch) is not None:
+                evaluator._displaces = False  # `vmap` doesn't take the step; one displacement after the other, then
         return answers
 
     def _answer(
@@ -109,7 +136,7 @@ class Evaluator:
         looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
         if looks:
             with torch.no_grad():
-                if self.model.output == "loss":
+                if any(isinstance(look, OutputsAt) for look in looks):
                     columns = describe(self.model.outputs(weights, batch))
                 else:
                     columns = {"loss": self.model.losses(weights.trainable, weights.fixed, batch)}
@@ -263,35 +290,3 @@ class Evaluator:
                     f"vmap does not take this model ({reason}); each sample had a backward pass of its own."
                 )
         return self._vmap_works
-
-
-def describe(outputs: Outputs) -> dict[str, Tensor]:
-    """Turn a model's outputs into the columns of :class:`~lightning_inf.sweep.measurements.OutputsAt`.
-
-    Args:
-        outputs: Of B samples.
-
-    Returns:
-        Columns by name; only ``loss`` where there are no classes.
-    """
-    columns: dict[str, Tensor] = {"loss": outputs.loss.detach()}
-    if outputs.logits is None or outputs.target is None:
-        return columns
-    logits = outputs.logits.detach()
-    classes = logits.shape[1]
-    valid = (outputs.target >= 0) & (outputs.target < classes)
-    label = torch.where(valid, outputs.target, 0)[:, None]
-    given = logits.gather(1, label).squeeze(1)
-    others = logits.scatter(1, label, float("-inf"))
-    probabilities = logits.softmax(dim=1)
-    nothing = torch.full_like(given, float("nan"))
-    columns["label"] = torch.where(valid, outputs.target, -1)
-    columns["probability"] = torch.where(valid, probabilities.gather(1, label).squeeze(1), nothing)
-    columns["margin"] = torch.where(valid, given - others.logsumexp(dim=1), nothing)
-    columns["gap"] = torch.where(valid, given - others.max(dim=1).values, nothing)
-    if classes <= MANY_CLASSES:
-        columns["probabilities"] = probabilities
-    else:
-        columns["top"], columns["top_label"] = probabilities.topk(TOP, dim=1)
-        columns["classes"] = torch.full_like(label.squeeze(1), classes)
-    return columns
