@@ -60,7 +60,7 @@ def test_frozen_parameters_are_never_chosen(case):
 
 
 def test_the_head_alone_in_closed_form(tmp_path, case):
-    """The last layer's gradient product is (p_i - y_i)(p_t - y_t) (a_i a_t + 1); it is captum's TracInCPFast."""
+    """The last layer's gradient product is (p_i - y_i)(p_t - y_t) (a_i a_t + 1): TracInCPFast, and + 1 for the bias."""
     table = run(tmp_path, case, parameters="head")
     module, data = case
     x, y = data.tensors
