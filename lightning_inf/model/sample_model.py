@@ -17,7 +17,8 @@ from torch.func import functional_call
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, step_loss
 from lightning_inf.model.output import Output, log_odds
-from lightning_inf.model.trunk import Recorder, Replay, Trunk
+from lightning_inf.model.replay import Recorder, Replay
+from lightning_inf.model.trunk import Trunk
 from lightning_inf.model.weights import Vector, Weights
 
 #: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
@@ -133,6 +134,9 @@ class SampleModel:
 
     def trace(self, trainable: Vector, fixed: Vector, batch: Any, replace: bool | None = None) -> Trace:
         """Run the user's step once under observation, from the end of the batch's trunk where that was kept."""
+        shared = self.trunk.of(fixed, batch)
+        if shared is not None and shared.trainable is trainable and shared.run is not None and replace is None:
+            return Trace(shared.run.returned, list(shared.run.calls))
         if (replay := self.trunk.replay(fixed, batch)) is not None:
             try:
                 trace = self._run(trainable, fixed, batch, replace, replay)
@@ -166,6 +170,7 @@ class SampleModel:
                 return
             trace = self._run(weights.trainable, weights.fixed, batch, within=recorder)
         record = recorder.record(weights.fixed, batch, trace.returned)
+        record.trainable, record.run = weights.trainable, trace
         self.trunk.keep(record, lambda: self._differs(weights, batch))
 
     def _differs(self, weights: Weights, batch: Any) -> str | None:

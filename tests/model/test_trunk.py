@@ -9,8 +9,17 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.func import jvp
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_inf import InfluenceMixin
+from lightning_inf import (
+    ForwardINF,
+    InfluenceCallback,
+    InfluenceMixin,
+    SelfInfluence,
+    TracIn,
+    TrainingDynamics,
+    influence,
+)
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
 from lightning_inf.sweep import backends
@@ -18,6 +27,7 @@ from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt
 from tests.checkpoint_stub import stub
+from tests.runs import quiet
 
 SAMPLES = 6
 
@@ -139,7 +149,7 @@ def test_the_trunk_runs_once_and_the_numbers_are_bit_for_bit_those_of_full_runs(
         with Count() as count:
             found = [losses(model, head, batch) for head in heads]
         assert "convolution" not in count.seen
-        assert count.seen["addmm"] == len(heads)
+        assert count.seen["addmm"] == len(heads) - 1  # the recorded run was at the first
     assert model.trunk.record is None
     for one, other in zip(found, full, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
@@ -287,12 +297,13 @@ def test_a_record_that_gives_other_losses_is_not_used():
 
 def test_somebody_who_writes_into_it_later_is_noticed():
     model, weights, batch = case(Plain)
-    expected = losses(model, weights, batch)
+    head = weights.moved(moved(weights))
+    expected = losses(model, head, batch)
     with model.trunk:
         model.share(weights, batch)
         (kept,) = model.trunk.record.live.values()
         kept.zero_()
-        torch.testing.assert_close(losses(model, weights, batch), expected)
+        torch.testing.assert_close(losses(model, head, batch), expected)
         assert "writes into" in model.trunk.refused
 
 
@@ -346,3 +357,62 @@ def test_lengths_of_gradients_and_the_margin_share_it():
     for key, columns in plain.items():
         for name, column in columns.items():
             torch.testing.assert_close(found[key][name], column, rtol=1e-5, atol=1e-6)
+
+
+class FrozenStem(Plain):
+    """Something small is not trained, at the very beginning: to record it would cost more than it saves."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 1, 1)
+        self.stem.requires_grad_(False)
+
+    def logits(self, x):
+        return super().logits(self.stem(x))
+
+
+def test_a_small_trunk_is_not_kept():
+    model, weights, batch = case(FrozenStem, None)
+    with model.trunk:
+        model.share(weights, batch)
+        assert model.trunk.record is None
+        assert model.trunk.refused is None
+        assert not model.trunk.wanted  # nor is it tried again
+
+
+def test_a_whole_analysis_runs_the_trunk_as_often_for_twelve_references_as_for_two(tmp_path):
+    """Counted by the size of the batch: references come one by one, and in sevens and twelves."""
+    runs = []
+    for references in (2, 12):
+        torch.manual_seed(0)
+        x, y = torch.randn(96 + 12, 1, 5, 5), torch.arange(108) % 3
+        module, sizes = Plain(), []
+        module.configure_optimizers = lambda: None
+        module.validation_step = lambda batch, batch_idx: None
+        methods = [ForwardINF(), TracIn(), SelfInfluence(), TrainingDynamics()]
+        callback = InfluenceCallback(
+            dirpath=str(tmp_path / str(references)),
+            methods=methods,
+            parameters="head",
+            learning_rate=0.1,
+            individual_references=references,
+            budget=None,
+            batch_size=16,
+            on_error="raise",
+        )
+
+        class Sizes(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None, sizes=sizes):
+                if func.overloadpacket.__name__ == "convolution":
+                    sizes.append(len(args[0]))
+                return func(*args, **(kwargs or {}))
+
+        with Sizes():
+            influence(
+                quiet(callbacks=[callback]),
+                module,
+                DataLoader(TensorDataset(x[:96], y[:96]), 16),
+                DataLoader(TensorDataset(x[96:], y[96:]), 12),
+            )
+        runs.append(sizes.count(16))
+    assert runs[0] == runs[1] > 6
