@@ -53,8 +53,10 @@ def losses_at(model: SampleModel, weights: Weights, steps: Sequence[Vector], bat
 
 def _together(model: SampleModel, weights: Weights, steps: Sequence[Vector], batch: Any) -> Tensor:
     """Vectorise over displacements."""
-    moved = [weights.moved(step).trainable for step in steps]
-    stacked = {name: torch.stack([m[name] for m in moved]) for name in weights.trainable}
+    stacked = {
+        name: torch.add(tensor, torch.stack([step.get(name, torch.zeros_like(tensor)) for step in steps]))
+        for name, tensor in weights.trainable.items()
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "performance drop" of an operator without a rule
         found: Tensor = vmap(lambda trainable: model.losses(trainable, weights.fixed, batch))(stacked)
