@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,8 +99,7 @@ def per_sample_gradients(
         yield from _one_by_one(model, weights, batch, size)
         return
     each = max(1, min(size, GRADIENT_BYTES // max(4 * sum(p.numel() for p in weights.trainable.values()), 1)))
-    trunk = model.trunk.cuts(weights.fixed, batch, size, lambda parts: _cuts_well(model, weights, batch, size, parts))
-    leaves, mapped, loss = _of_one(model, weights, batch, size, trunk)
+    leaves, mapped, loss = of_one(model, weights, batch, size)
     gradient = vmap(grad_and_value(loss), in_dims=(None, [0 if m else None for m in mapped]))
     for start in range(0, size, each):
         part = [leaf[start : start + each] if m else leaf for leaf, m in zip(leaves, mapped, strict=True)]
@@ -107,14 +107,24 @@ def per_sample_gradients(
         yield losses, grads
 
 
-def _of_one(
-    model: SampleModel, weights: Weights, batch: Any, size: int, trunk: Sequence[Tensor]
+def of_one(
+    model: SampleModel, weights: Weights, batch: Any, size: int, trunk: Sequence[Tensor] | None = None
 ) -> tuple[list[Any], list[bool], Callable[[Vector, list[Any]], Tensor]]:
     """Make the loss of one sample a function of the weights and of the sample's part of a batch and of its trunk.
 
+    Args:
+        model: The model.
+        weights: Have the fixed tensors.
+        batch: Of ``size`` samples.
+        size: B.
+        trunk: What the batch's runs share; None: what is shared at present and can be cut into samples.
+
     Returns:
-        All samples' parts, which of them have the samples in their first dimension, and the function.
+        All samples' parts, which of them have the samples in their first dimension, and the function, for ``vmap``.
     """
+    if trunk is None:
+        check = partial(_cuts_well, model, weights, batch, size)
+        trunk = model.trunk.cuts(weights.fixed, batch, size, check)
     inputs, spec = tree_flatten(batch)
     leaves = [*inputs, *trunk]
     mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
@@ -129,7 +139,7 @@ def _of_one(
 
 def _cuts_well(model: SampleModel, weights: Weights, batch: Any, size: int, trunk: Sequence[Tensor]) -> bool:
     """Whether the losses of single samples, made from the batch's trunk, are those of the batch."""
-    leaves, mapped, loss = _of_one(model, weights, batch, size, trunk)
+    leaves, mapped, loss = of_one(model, weights, batch, size, trunk)
     with torch.no_grad():
         expected = model.losses(weights.trainable, weights.fixed, batch)
         try:

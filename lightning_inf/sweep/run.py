@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class Sweep:
                     p for p in points if p.moved is not None and all(isinstance(m, LossAt) for m in p.measurements)
                 ]
                 asked = [m for point in moved for m in point.measurements if isinstance(m, LossAt)]
-                answers = self.evaluator.displaced(weights[key], asked, vectors, batch) if len(asked) > 1 else {}
+                answers = self._displaced(weights[key], asked, vectors, indices, batch) if len(asked) > 1 else {}
                 found.update({name: to_numpy(columns) for name, columns in answers.items()})
                 for point in points:
                     if not all(m.key in answers for m in point.measurements):
@@ -174,7 +175,20 @@ class Sweep:
             if point.moved.key not in vectors:
                 return {}  # the probe had none to give; its reason is in the ledger
             here = here.moved(vectors[point.moved.key])
-        try:
+        with self._named(here, indices):
             return self.evaluator(here, point.measurements, vectors, batch, len(indices), indices)
+
+    def _displaced(
+        self, here: Weights, asked: list[LossAt], vectors: dict[str, Vector], indices: list[int], batch: Any
+    ) -> Answers:
+        """Measure a batch at many displacements at once, as far as that can be done."""
+        with self._named(here, indices):
+            return self.evaluator.displaced(here, asked, vectors, batch)
+
+    @contextlib.contextmanager
+    def _named(self, here: Weights, indices: list[int]) -> Iterator[None]:
+        """Name the sample that a batch fails on."""
+        try:
+            yield
         except IndexError as error:
             raise culprit(self.evaluator.model, here, self.samples, self.transfer, indices, error) from error

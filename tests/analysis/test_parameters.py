@@ -120,3 +120,17 @@ def test_a_margin_without_classes_is_refused_before_training(tmp_path, case, met
         quiet(max_epochs=1, callbacks=[callback]).fit(module, *loaders)
     assert torch.equal(module.head.weight, before)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_out_of_range_is_named_with_the_head_alone(tmp_path, case):
+    """The checks before the sweep see a few samples only, and none of them is this one."""
+    module, data = case
+    labels = torch.cat([data.tensors[1]] * 8)
+    labels[101] = 9
+    spoiled = TensorDataset(torch.cat([data.tensors[0]] * 8), labels)
+    callback = InfluenceCallback(
+        dirpath=str(tmp_path), methods=[ForwardINF()], parameters="head", learning_rate=1.0, budget=None
+    )
+    message = r"training sample 101 of .* can't be evaluated.*out of range"
+    with pytest.raises(ValueError, match=message):
+        influence(quiet(callbacks=[callback]), module, DataLoader(spoiled, 8), DataLoader(data, 8))

@@ -25,7 +25,7 @@ from lightning_inf.model.weights import Weights, chosen_names
 from lightning_inf.sweep import backends
 from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, SelfAscentAt
 from tests.checkpoint_stub import stub
 from tests.runs import quiet
 
@@ -342,10 +342,11 @@ def test_another_batch_or_checkpoint_has_its_own():
             torch.testing.assert_close(losses(model, w, b), wanted)
 
 
-def test_lengths_of_gradients_and_the_margin_share_it():
+def test_lengths_of_gradients_the_margin_and_ascents_of_single_samples_share_it():
     model, weights, batch = case(Plain)
     checkpoint, vectors = stub("a"), {"v": moved(weights)}
     asked = [GradientNormAt(checkpoint), LossAt(checkpoint, output="margin"), DerivativeAt(checkpoint, Asked("v"))]
+    asked += [SelfAscentAt(checkpoint, 3, 0.05)]
     plain = Evaluator(SampleModel(model.module))(weights, asked, vectors, batch, SAMPLES)
     model.losses(weights.trainable, weights.fixed, batch)
     with model.trunk:
