@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.find import check_model, require_learning_rates, with_learning_rates
+from lightning_inf.checkpoints.optimizer_states import with_optimizer_states
 from lightning_inf.data.batches import ToDevice, fetch
 from lightning_inf.data.identity import known_indices
 from lightning_inf.data.references import References
@@ -104,7 +105,7 @@ def examined(trainer: Trainer, module: LightningModule, settings: Settings) -> I
 
 
 def complete(checkpoints: Sequence[Checkpoint], stand_in: LightningModule, settings: Settings) -> list[Checkpoint]:
-    """Check that checkpoints are this model's, and that learning rates are known where they are needed.
+    """Check that checkpoints are this model's; find learning rates and optimiser states where they are needed.
 
     Args:
         checkpoints: In the order of training.
@@ -112,16 +113,17 @@ def complete(checkpoints: Sequence[Checkpoint], stand_in: LightningModule, setti
         settings: The user's.
 
     Returns:
-        The checkpoints with their learning rates.
+        The checkpoints with their learning rates and optimiser states.
 
     Raises:
-        MisconfigurationException: If they are another model's, can't be read, or lack a learning rate.
+        MisconfigurationException: If they are another model's, can't be read, or lack what a method needs.
     """
     check_model(checkpoints, stand_in)
     known = with_learning_rates(checkpoints, stand_in, settings.learning_rate)
     if any(method.needs_learning_rate for method in settings.methods):
         require_learning_rates(known)
-    return known
+    asking = [method for method in settings.methods if method.needs_optimizer_state]
+    return with_optimizer_states(known, stand_in) if asking else known
 
 
 def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModule, settings: Settings) -> Subject:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_inf.checkpoints.optimizer_states import MOMENTS, plain
 from lightning_inf.checkpoints.schedule import Schedule
 from lightning_inf.files import read_json, write_json
 from lightning_inf.learning_rates import LearningRates
@@ -190,13 +191,12 @@ def _optimizer_state(trainer: Trainer, module: LightningModule) -> dict[str, Any
     settings: dict[str, dict[str, Any]] = {}
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
-            plain = {k: v for k, v in group.items() if isinstance(v, (int, float, bool, tuple)) and k != "params"}
             for parameter in group["params"]:
                 if (name := names.get(id(parameter))) is None:
                     continue
-                settings[name] = {"optimizer": type(optimizer).__name__, **plain}
+                settings[name] = {"optimizer": type(optimizer).__name__, **plain(group)}
                 state = optimizer.state.get(parameter, {})
-                for key in ("exp_avg_sq", "square_avg", "step"):
+                for key in MOMENTS:
                     if key in state:
                         value = state[key]
                         value = value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value

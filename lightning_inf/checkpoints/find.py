@@ -11,10 +11,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.optim import Optimizer
 
 from lightning_inf.checkpoints.capture import MANIFEST
 from lightning_inf.checkpoints.checkpoint import Checkpoint, check_fits, load
+from lightning_inf.checkpoints.optimizer_states import Configured, learning_rates
 from lightning_inf.files import read_json
 
 
@@ -98,8 +98,8 @@ def with_learning_rates(
         return [replace(c, learning_rate=dict.fromkeys(names, r)) for c, r in zip(checkpoints, rates, strict=True)]
     if all(c.learning_rate for c in checkpoints):
         return list(checkpoints)
-    groups = _parameter_groups(module)
-    return [c if c.learning_rate else replace(c, learning_rate=_from_optimizer_states(c, groups)) for c in checkpoints]
+    configured = Configured.of(module)
+    return [c if c.learning_rate else replace(c, learning_rate=learning_rates(c, configured)) for c in checkpoints]
 
 
 def require_learning_rates(checkpoints: Sequence[Checkpoint]) -> None:
@@ -117,41 +117,6 @@ def check_model(checkpoints: Sequence[Checkpoint], module: LightningModule) -> N
     """Refuse checkpoints of another model."""
     for checkpoint in checkpoints:
         check_fits(load(checkpoint.path, checkpoint.trusted)["state_dict"], module, checkpoint.path)
-
-
-def _parameter_groups(module: LightningModule) -> list[list[list[str]]]:
-    """Name the parameters of each group of each optimiser that the module would configure."""
-    names = {id(p): name for name, p in module.named_parameters()}
-    return [
-        [[names[id(p)] for p in group["params"] if id(p) in names] for group in optimizer.param_groups]
-        for optimizer in _optimizers(module.configure_optimizers())
-    ]
-
-
-def _optimizers(configured: Any) -> list[Optimizer]:
-    """Find the optimisers in whatever ``configure_optimizers`` may return."""
-    if isinstance(configured, Optimizer):
-        return [configured]
-    if isinstance(configured, dict):
-        return _optimizers(configured.get("optimizer"))
-    if isinstance(configured, (list, tuple)):
-        return [optimizer for item in configured for optimizer in _optimizers(item)]
-    return []
-
-
-def _from_optimizer_states(checkpoint: Checkpoint, groups: list[list[list[str]]]) -> dict[str, float] | None:
-    """Read learning rates from the optimiser states of a full checkpoint."""
-    states = load(checkpoint.path, checkpoint.trusted).get("optimizer_states") or []
-    if len(states) != len(groups):
-        return None
-    rates: dict[str, float] = {}
-    for state, names in zip(states, groups, strict=True):
-        saved = state["param_groups"]
-        if [len(group["params"]) for group in saved] != [len(group) for group in names]:
-            return None
-        for group, members in zip(saved, names, strict=True):
-            rates.update(dict.fromkeys(members, float(group["lr"])))
-    return rates
 
 
 def run_directory(path: str | os.PathLike[str]) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,17 +19,25 @@ POOL = 2048
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked about: the mean loss of some references.
+    """What is asked about: the mean loss of some references, or of some training samples.
 
     Attributes:
-        indices: Their indices in the reference dataset.
-        key: Hash of the reference dataset and the indices.
+        indices: Their indices in the dataset.
+        key: Hash of the dataset and the indices.
         reference: The reference's index where it is asked alone, None for the joint question.
+        side: Which dataset.
     """
 
     indices: tuple[int, ...]
     key: str
     reference: int | None = None
+    side: Literal["references", "training"] = "references"
+
+    @classmethod
+    def training(cls, indices: Sequence[int]) -> Target:
+        """The question about training samples; which dataset they are of is in the run's hash."""
+        chosen = tuple(sorted(int(index) for index in indices))
+        return cls(chosen, digest("training", chosen), side="training")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,3 +69,9 @@ class TrainingBatches:
         """Yield ``(indices, batch on the device)`` of the part of ``size`` samples."""
         for indices in self.lists(size):
             yield indices, self.batch(indices)
+
+    def of(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
+        """Yield ``(indices, batch on the device)`` of these samples."""
+        for start in range(0, len(indices), self.batch_size):
+            part = list(indices[start : start + self.batch_size])
+            yield part, self.batch(part)

@@ -40,7 +40,7 @@ class TracIn(Method):
     ``optimizer`` puts what the optimiser makes of a gradient before the product, :math:`g = P \nabla L`:
     ``momentum`` the factor :math:`1/(1-\mu)`, ``adam`` the elementwise :math:`1/(\sqrt{\hat v} + \epsilon)` of its state
     at the checkpoint (as in LESS, Xia et al., ICML 2024, with the state held fixed), ``auto`` whichever each parameter was
-    trained with. These need ``InfluenceCallback(optimizer_state=True)``.
+    trained with. These need ``InfluenceCallback(optimizer_state=True)``, or full checkpoints of Lightning.
 
     Args:
         normalize: What a product is divided by: nothing, both lengths, or the sample's.

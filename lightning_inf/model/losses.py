@@ -86,13 +86,16 @@ class LossCall:
         return None
 
 
-def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> LossCall:
+def take_apart(
+    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], once: bool = False
+) -> LossCall:
     """Call a loss function of :data:`OBSERVED` twice, as the user did and unreduced.
 
     Args:
         function: A key of :data:`OBSERVED`.
         args: The user's positional arguments.
         kwargs: The user's keyword arguments.
+        once: Compute the user's value from the samples' losses instead, which is equal but for rounding.
 
     Returns:
         The call with its B samples. Everything in it is differentiable and passes through ``jvp`` and ``vmap``.
@@ -104,7 +107,7 @@ def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: d
     if given.get("size_average") is not None or given.get("reduce") is not None:
         reduction = legacy.legacy_get_string(given.get("size_average"), given.get("reduce"), emit_warning=False)
     # The user's own call comes first: if it raises, its message is theirs.
-    reduced = function(*args, **kwargs)
+    reduced = None if once else function(*args, **kwargs)
     modern: dict[str, Any] = {key: None for key in ("size_average", "reduce") if key in given}
     unreduced = function(**{**given, **modern, "reduction": "none"})
     name = OBSERVED[function]
@@ -113,7 +116,11 @@ def take_apart(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: d
     count, divisor = _positions(name, given, unreduced)
     summed = unreduced.reshape(len(unreduced), -1).sum(dim=1)
     loss = summed if reduction == "sum" else summed / count.clamp(min=1)
-    return LossCall(name, loss, reduced, count, divisor, reduction, given["input"], given["target"], given)
+    value = unreduced if reduced is None else reduced
+    call = LossCall(name, loss, value, count, divisor, reduction, given["input"], given["target"], given)
+    if reduced is None and reduction != "none":
+        call.reduced = call.total
+    return call
 
 
 def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Tensor, Tensor]:

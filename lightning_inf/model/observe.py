@@ -18,6 +18,7 @@ class LossObserver(TorchFunctionMode):
 
     Args:
         replace: Give the user's code the losses of the samples, shape ``(B,)``, in place of their mean or sum.
+        once: Compute each loss once (see :func:`~lightning_inf.model.losses.take_apart`).
 
     Attributes:
         calls: The calls seen, in order.
@@ -30,9 +31,10 @@ class LossObserver(TorchFunctionMode):
         (5.0, [1.0, 9.0])
     """
 
-    def __init__(self, replace: bool = False) -> None:
+    def __init__(self, replace: bool = False, once: bool = False) -> None:
         super().__init__()
         self.replace = replace
+        self.once = once
         self.calls: list[LossCall] = []
 
     def __torch_function__(
@@ -41,7 +43,7 @@ class LossObserver(TorchFunctionMode):
         """Let every function pass; take the loss functions apart on the way."""
         if func not in OBSERVED:
             return func(*args, **(kwargs or {}))
-        call = take_apart(func, args, kwargs or {})
+        call = take_apart(func, args, kwargs or {}, self.once)
         self.calls.append(call)
         return call.loss if self.replace else call.reduced
 

@@ -17,6 +17,8 @@ from torch.func import functional_call
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, step_loss
 from lightning_inf.model.output import Output, log_odds
+from lightning_inf.model.replay import Recorder, Replay
+from lightning_inf.model.trunk import Trunk
 from lightning_inf.model.weights import Vector, Weights
 
 #: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
@@ -58,6 +60,7 @@ class SampleModel:
         notes: What a reader of the report should know about how the loss was taken apart.
         loss_name: The loss function that was seen, or the hook's name.
         output: What :meth:`losses` gives.
+        trunk: What the present batch's runs share.
     """
 
     def __init__(self, module: LightningModule, mode: Mode = "observed") -> None:
@@ -67,9 +70,11 @@ class SampleModel:
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
         self._step = _Step(module, "influence_step" if mode == "influence_step" else "training_step")
+        self.trunk = Trunk()
         self._writes_buffers: bool | None = None
         self._slots = _slots(self._step, module)
         self._parts = [vars(part) for part in module.modules()]
+        self._parameters = [name for name, _ in module.named_parameters()]
 
     def outputs(self, weights: Weights, batch: Any) -> Outputs:
         """Evaluate a batch of B samples.
@@ -128,15 +133,77 @@ class SampleModel:
         return Outputs(loss, logits, target)
 
     def trace(self, trainable: Vector, fixed: Vector, batch: Any, replace: bool | None = None) -> Trace:
-        """Run the user's step once under observation."""
+        """Run the user's step once under observation, from the end of the batch's trunk where that was kept."""
+        shared = self.trunk.of(fixed, batch)
+        if shared is not None and shared.trainable is trainable and shared.run is not None and replace is None:
+            return Trace(shared.run.returned, list(shared.run.calls))
+        if (replay := self.trunk.replay(fixed, batch)) is not None:
+            try:
+                trace = self._run(trainable, fixed, batch, replace, replay)
+                return Trace(replay.replaced(trace.returned), trace.calls)
+            except Exception as error:
+                trace = self._run(trainable, fixed, batch, replace)  # an error of the step's own is raised again
+                self.trunk.failed(error)
+                return trace
+        return self._run(trainable, fixed, batch, replace)
+
+    def share(self, weights: Weights, batch: Any) -> None:
+        """Run the step, and keep what doesn't depend on ``weights.trainable`` for the batch's next runs.
+
+        Does nothing outside of ``with model.trunk``, where the batch's trunk is kept already, and where it is not safe
+        or saves nothing. What is kept is checked once, at weights displaced by a tenth, against a run in full.
+
+        Args:
+            weights: Any that have the ``fixed`` tensors of the runs to come.
+            batch: The batch of these runs; it is recognised by identity, and so is ``fixed``.
+        """
+        if not self.trunk.wanted or self.mode == "single" or self.trunk.of(weights.fixed, batch) is not None:
+            return
+        others = [weights.fixed[name] for name in self._parameters if name in weights.fixed]
+        if not others or any(part["training"] for part in self._parts):
+            return
+        recorder = Recorder(weights.trainable.values(), others)
+        with torch.no_grad():
+            if self._writes_buffers is None:
+                self._run(weights.trainable, weights.fixed, batch)
+            if self._writes_buffers:
+                return
+            trace = self._run(weights.trainable, weights.fixed, batch, within=recorder)
+        record = recorder.record(weights.fixed, batch, trace.returned)
+        record.trainable, record.run = weights.trainable, trace
+        self.trunk.keep(record, lambda: self._differs(weights, batch))
+
+    def _differs(self, weights: Weights, batch: Any) -> str | None:
+        """Compare a run from the trunk with one in full, at displaced weights; say what is wrong."""
+        moved = {name: tensor + _tenth(tensor) for name, tensor in weights.trainable.items()}
+        with torch.no_grad():
+            found = self._losses(self.trace(moved, weights.fixed, batch))
+            expected = self._losses(self._run(moved, weights.fixed, batch))
+        if self.trunk.refused is not None:
+            return None  # it failed, and the reason is noted
+        same = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+        return None if same else "running the rest alone changes the losses"
+
+    def _run(
+        self,
+        trainable: Vector,
+        fixed: Vector,
+        batch: Any,
+        replace: bool | None = None,
+        within: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> Trace:
+        """Run the user's step once, within a mode of its own."""
         if self._writes_buffers is not False:
             # Buffers stay frozen: a step that writes into one gets a fresh copy each time.
             fixed = {name: tensor.clone() for name, tensor in fixed.items()}
         versions = [tensor._version for tensor in fixed.values()] if self._writes_buffers is None else None
         given = {**fixed, **trainable}
         named = {slot: given[name] for slot, name in self._slots.items()}
-        with self._stateless(), LossObserver(self.mode == "replaced" if replace is None else replace) as observer:
-            returned = functional_call(self._step, named, (batch,), tie_weights=False)
+        # What is left of a step after its trunk is little more than its loss, which then counts.
+        once, replace = isinstance(within, Replay), self.mode == "replaced" if replace is None else replace
+        with self._stateless(), LossObserver(replace, once) as observer:
+            arguments = (batch, within or contextlib.nullcontext())
+            returned = functional_call(self._step, named, arguments, tie_weights=False)
         if versions is not None:
             self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
         return Trace(returned, observer.calls)
@@ -187,9 +254,10 @@ class _Step(nn.Module):
         self.takes_index = len(parameters) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
         self.train(inner.training)
 
-    def forward(self, batch: Any) -> Any:
+    def forward(self, batch: Any, within: contextlib.AbstractContextManager[Any]) -> Any:
         step = getattr(self.inner, self.hook)
-        return step(batch, 0) if self.takes_index else step(batch)
+        with within:
+            return step(batch, 0) if self.takes_index else step(batch)
 
 
 def _slots(step: nn.Module, module: nn.Module) -> dict[str, str]:
@@ -205,6 +273,13 @@ def _slots(step: nn.Module, module: nn.Module) -> dict[str, str]:
             if tensor is not None:
                 slots[f"{prefix}.{name}"] = names[id(tensor)]
     return slots
+
+
+def _tenth(tensor: Tensor) -> Tensor:
+    """Make a displacement of about a tenth of a parameter: another in each entry, so that none cancels out."""
+    size = float(tensor.square().mean().sqrt()) if tensor.numel() else 0.0
+    ramp = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype, device=tensor.device).reshape(tensor.shape)
+    return 0.1 * (size or 1.0) * ramp
 
 
 def device_of(weights: Weights) -> torch.device:

@@ -38,11 +38,12 @@ class Ascent:
     ``sign``: :math:`\theta_{k+1} = \theta_k + \alpha \, \mathrm{sign}(\nabla L)`, the first step of Adam, which the
     authors' code takes.
 
-    With ``direction="descent"`` every step has the other sign, and *lowers* the loss.
+    With ``direction="descent"`` every step has the other sign, and *lowers* the loss. The target may as well be training
+    samples.
 
     Attributes:
         checkpoint: Where it starts.
-        target: The references.
+        target: The references, or training samples.
         steps: K, at least 1.
         step: The kind of step.
         size: ``alpha`` of a plain or sign step; ``radius`` of the others, in units of the norm of the parameters.
@@ -92,7 +93,7 @@ class Ascent:
         lengths = {name: norm({name: tensor}) for name, tensor in start.trainable.items()}
         weights = start
         for done in range(self.steps):
-            gradient, loss = mean_gradient(scene, weights, self.target.indices, self.output)
+            gradient, loss = mean_gradient(scene, weights, self.target, self.output)
             try:
                 require_direction(gradient)
                 if self.preconditioner is not None:
@@ -107,7 +108,7 @@ class Ascent:
             weights = weights.moved(move, 1.0 if self.direction == "ascent" else -1.0)
         if not weights.finite:
             return None
-        if not math.isfinite(mean_gradient(scene, weights, self.target.indices, self.output)[1]):
+        if not math.isfinite(mean_gradient(scene, weights, self.target, self.output)[1]):
             return None
         return {name: weights.trainable[name] - start.trainable[name] for name in start.trainable}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -61,7 +61,7 @@ class Gradient:
             Unavailable: If the gradient vanishes or is not finite.
         """
         weights = scene.weights(self.checkpoint)
-        vector, _ = mean_gradient(scene, weights, self.target.indices, self.output)
+        vector, _ = mean_gradient(scene, weights, self.target, self.output)
         require_direction(vector)
         vector = _times(vector, factors(self.checkpoint, self.optimizer, vector))
         if self.unit:
@@ -69,9 +69,9 @@ class Gradient:
         return vector if self.learning_rate is None else _times(vector, self.learning_rate)
 
 
-def mean_gradient(scene: Scene, weights: Weights, indices: Sequence[int], output: Output) -> tuple[Vector, float]:
-    """Compute the gradient of the references' mean loss, or of minus their mean margin, and the mean itself."""
-    return replace(scene, model=scene.model.giving(output)).gradient(weights, indices)
+def mean_gradient(scene: Scene, weights: Weights, target: Target, output: Output) -> tuple[Vector, float]:
+    """Compute the gradient of a target's mean loss, or of minus its mean margin, and the mean itself."""
+    return replace(scene, model=scene.model.giving(output)).gradient(weights, target)
 
 
 def _times(vector: Vector, scale: Mapping[str, Any]) -> Vector:

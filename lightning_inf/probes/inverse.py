@@ -49,7 +49,7 @@ class InverseGradient:
         Raises:
             Unavailable: If the gradient vanishes, or the curvature can't be had or undone.
         """
-        gradient, _ = scene.gradient(scene.weights(self.checkpoint), self.target.indices)
+        gradient, _ = scene.gradient(scene.weights(self.checkpoint), self.target)
         require_direction(gradient)
         solved = self.preconditioner.precondition(scene, self.checkpoint, gradient)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in solved.values()) or norm(solved) == 0.0:

@@ -40,8 +40,9 @@ def require_optimizer_state(checkpoint: Checkpoint, optimizer: Optimizer) -> Non
     settings = (checkpoint.optimizer or {}).get("settings")
     if not settings:
         raise MisconfigurationException(
-            f"TracIn(optimizer={optimizer!r}) needs the optimiser's state, and {checkpoint.path} has none. Train with"
-            " InfluenceCallback(optimizer_state=True), or use TracIn(optimizer='sgd')."
+            f"TracIn(optimizer={optimizer!r}) needs the optimiser's state, and {checkpoint.path} has none: found neither an"
+            " `influence` entry with it nor `optimizer_states`. Train with InfluenceCallback(optimizer_state=True), give"
+            " full checkpoints of Lightning (not save_weights_only=True), or use TracIn(optimizer='sgd')."
         )
     names = sorted({setting["optimizer"] for setting in settings.values()})
     moments = checkpoint.optimizer["second_moment"] if checkpoint.optimizer else {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.data.references import References
+from lightning_inf.data.references import References, Target
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -61,12 +61,12 @@ class Scene:
             raise Unavailable(str(found))
         return found
 
-    def gradient(self, weights: Weights, indices: Sequence[int]) -> tuple[Vector, float]:
-        """Compute the gradient of the mean loss of some references, and that loss.
+    def gradient(self, weights: Weights, target: Target) -> tuple[Vector, float]:
+        """Compute the gradient of the mean loss of some samples, and that loss.
 
         Args:
             weights: Where.
-            indices: Which references.
+            target: Which samples.
 
         Returns:
             The gradient by parameter name, zero where the loss doesn't depend on a parameter, and the mean loss.
@@ -75,14 +75,22 @@ class Scene:
         total = {name: torch.zeros_like(tensor) for name, tensor in weights.trainable.items()}
         loss_sum = 0.0
         with torch.enable_grad():
-            for _, batch in self.references.batches(indices):
+            for _, batch in self._batches(target):
                 loss = self.model.losses(leaves, weights.fixed, batch).sum()
                 for name, grad in zip(leaves, _grad(loss, list(leaves.values())), strict=True):
                     if grad is not None:
                         total[name] += grad
                 loss_sum += float(loss.detach())
-        count = len(indices)
+        count = len(target.indices)
         return {name: tensor / count for name, tensor in total.items()}, loss_sum / count
+
+    def _batches(self, target: Target) -> Iterator[tuple[list[int], Any]]:
+        """Read a target's samples from the side of the data that it is of."""
+        if target.side == "references":
+            return self.references.batches(target.indices)
+        if self.training is None:
+            raise Unavailable("the target is training samples, and there are none at hand")
+        return self.training.of(target.indices)
 
 
 def _grad(loss: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:

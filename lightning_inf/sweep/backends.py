@@ -6,7 +6,9 @@ gradient, materialised in slices, which also gives norms and any number of produ
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,18 +99,56 @@ def per_sample_gradients(
         yield from _one_by_one(model, weights, batch, size)
         return
     each = max(1, min(size, GRADIENT_BYTES // max(4 * sum(p.numel() for p in weights.trainable.values()), 1)))
-    leaves, spec = tree_flatten(batch)
-    mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
-
-    def loss(trainable: Vector, parts: list[Any]) -> Tensor:
-        one = [part.unsqueeze(0) if m else part for part, m in zip(parts, mapped, strict=True)]
-        return model.losses(trainable, weights.fixed, tree_unflatten(one, spec)).squeeze(0)
-
+    leaves, mapped, loss = of_one(model, weights, batch, size)
     gradient = vmap(grad_and_value(loss), in_dims=(None, [0 if m else None for m in mapped]))
     for start in range(0, size, each):
         part = [leaf[start : start + each] if m else leaf for leaf, m in zip(leaves, mapped, strict=True)]
         grads, losses = gradient(weights.trainable, part)
         yield losses, grads
+
+
+def of_one(
+    model: SampleModel, weights: Weights, batch: Any, size: int, trunk: Sequence[Tensor] | None = None
+) -> tuple[list[Any], list[bool], Callable[[Vector, list[Any]], Tensor]]:
+    """Make the loss of one sample a function of the weights and of the sample's part of a batch and of its trunk.
+
+    Args:
+        model: The model.
+        weights: Have the fixed tensors.
+        batch: Of ``size`` samples.
+        size: B.
+        trunk: What the batch's runs share; None: what is shared at present and can be cut into samples.
+
+    Returns:
+        All samples' parts, which of them have the samples in their first dimension, and the function, for ``vmap``.
+    """
+    if trunk is None:
+        check = partial(_cuts_well, model, weights, batch, size)
+        trunk = model.trunk.cuts(weights.fixed, batch, size, check)
+    inputs, spec = tree_flatten(batch)
+    leaves = [*inputs, *trunk]
+    mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
+
+    def loss(trainable: Vector, parts: list[Any]) -> Tensor:
+        one = [part.unsqueeze(0) if m else part for part, m in zip(parts, mapped, strict=True)]
+        with model.trunk.cut(one[len(inputs) :]):
+            return model.losses(trainable, weights.fixed, tree_unflatten(one[: len(inputs)], spec)).squeeze(0)
+
+    return leaves, mapped, loss
+
+
+def _cuts_well(model: SampleModel, weights: Weights, batch: Any, size: int, trunk: Sequence[Tensor]) -> bool:
+    """Whether the losses of single samples, made from the batch's trunk, are those of the batch."""
+    leaves, mapped, loss = of_one(model, weights, batch, size, trunk)
+    with torch.no_grad():
+        expected = model.losses(weights.trainable, weights.fixed, batch)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "performance drop" of an operator without a rule
+                found = vmap(loss, in_dims=(None, [0 if m else None for m in mapped]))(weights.trainable, leaves)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
+            return False  # whether `vmap` takes the step in full is found out by who asks for gradients
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _one_by_one(model: SampleModel, weights: Weights, batch: Any, size: int) -> Iterator[tuple[Tensor, Vector]]:

@@ -11,10 +11,11 @@ import torch
 
 from lightning_inf.data.batches import Transfer, stream
 from lightning_inf.data.sources import Samples
-from lightning_inf.model.sample_model import device_of
+from lightning_inf.model.sample_model import SampleModel, device_of
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.describe import describe
+from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import BeliefsAt, DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass
@@ -22,13 +23,28 @@ from lightning_inf.sweep.plan import Pass
 #: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
 _REPEATS = 3
 
+#: Displacements that are timed together.
+_STEPS = 16
+
 
 @dataclass(frozen=True)
 class UnitCosts:
-    """Seconds a sample of each kind of work on this machine, and bytes of what is stored."""
+    """Seconds a sample of each kind of work on this machine, and bytes of what is stored.
+
+    Attributes:
+        load: Fetching it.
+        trunk: What the runs of a batch at one checkpoint share; 0 where they share nothing.
+        forward: A whole forward pass.
+        displaced: A forward pass at displaced weights, without what is shared.
+        derivative: A derivative along one tangent, without what is shared.
+        gradient: The sample's gradient, without what is shared.
+        output_bytes: Of what is stored of its outputs.
+    """
 
     load: float
+    trunk: float
     forward: float
+    displaced: float
     derivative: float
     gradient: float
     output_bytes: int
@@ -53,12 +69,12 @@ class UnitCosts:
 
     def _pass(self, work: Pass) -> float:
         """Seconds a sample of one pass: the batch is loaded once and measured at every point."""
-        total = self.load
+        total = self.load + self.trunk * len(work.checkpoints)
         for point in work.points:
             along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
             norms = any(isinstance(m, GradientNormAt) for m in point.measurements)
             looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt, BeliefsAt))}
-            total += self.forward * len(looks)
+            total += (self.displaced if point.moved is not None else self.forward - self.trunk) * len(looks)
             total += self.gradient if norms or along > 4 else self.derivative * along
         return total
 
@@ -99,19 +115,34 @@ def measure(
 def _time(evaluator: Evaluator, weights: Weights, batches: list[tuple[list[int], Any]], load: float) -> UnitCosts:
     """Time the work on the second batch, once the first has warmed it up."""
     (first, warm), (part, batch) = batches
+    sizes, model = {id(warm): len(first), id(batch): len(part)}, evaluator.model
 
     def timed(work: Callable[[Any], object]) -> float:
         work(warm)
         return min(_seconds(lambda: work(batch), weights) for _ in range(_REPEATS)) / len(part)
 
     with torch.no_grad():
-        columns = describe(evaluator.model.outputs(weights, batch))
+        columns = describe(model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
-        forward = timed(lambda b: evaluator.model.outputs(weights, b))
-    sizes = {id(warm): len(first), id(batch): len(part)}
-    derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
-    gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
-    return UnitCosts(load, forward, derivative, gradient, output_bytes)
+        forward = timed(lambda b: model.outputs(weights, b))
+    with model.trunk:
+        model.share(weights, warm)  # the first that is shared is checked, which takes longer
+        shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
+        gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
+        derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
+        if model.trunk.of(weights.fixed, batch) is None:
+            return UnitCosts(load, 0.0, forward, forward, derivative, gradient, output_bytes)
+        displaced = _displaced(model, weights, batch) / len(part)
+    return UnitCosts(load, min(shared, forward), forward, displaced, derivative, gradient, output_bytes)
+
+
+def _displaced(model: SampleModel, weights: Weights, batch: Any) -> float:
+    """Time what a displacement takes of a batch whose trunk is shared."""
+    steps = [weights.trainable] * _STEPS
+    if losses_at(model, weights, steps, batch) is not None:
+        return min(_seconds(lambda: losses_at(model, weights, steps, batch), weights) for _ in range(_REPEATS)) / _STEPS
+    with torch.no_grad():
+        return _seconds(lambda: model.losses(weights.trainable, weights.fixed, batch), weights)
 
 
 def _seconds(work: Callable[[], object], weights: Weights) -> float:

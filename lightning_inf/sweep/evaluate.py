@@ -17,6 +17,7 @@ from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
 from lightning_inf.sweep.describe import consult, describe
+from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.measurements import (
     BeliefsAt,
     DerivativeAt,
@@ -56,6 +57,7 @@ class Evaluator:
     _step: tuple[float, torch.dtype | None] | None = None
     _jvp_works: bool | None = None
     _vmap_works: bool | None = None
+    _displaces: bool = True
     _others: dict[Output, Evaluator] = field(default_factory=dict)
 
     def giving(self, output: Output) -> Evaluator:
@@ -100,6 +102,7 @@ class Evaluator:
             Columns of shape ``(B, ...)``.
         """
         answers: Answers = {}
+        self.model.share(weights, batch)
         outputs: list[Output] = [measurement.output for measurement in measurements]
         for output in dict.fromkeys(outputs):
             same = [m for m in measurements if m.output == output]
@@ -108,6 +111,33 @@ class Evaluator:
             for measurement in same:
                 if isinstance(measurement, SelfAscentAt):
                     answers[measurement.key] = evaluator._self_ascent(weights, measurement, batch, size, indices)
+        return answers
+
+    def displaced(self, weights: Weights, asked: Sequence[LossAt], vectors: dict[str, Vector], batch: Any) -> Answers:
+        """Measure losses at many displacements of the same weights, all at once where the batch's trunk is shared.
+
+        Args:
+            weights: Not displaced.
+            asked: Each with its displacement.
+            vectors: Displacements by key; what has none is not answered.
+            batch: On the device.
+
+        Returns:
+            What could be answered so; the rest is to be asked one by one.
+        """
+        answers: Answers = {}
+        if not asked:
+            return answers
+        self.model.share(weights, batch)
+        for output in dict.fromkeys(measurement.output for measurement in asked):
+            same = [m for m in asked if m.output == output and m.moved is not None and m.moved.key in vectors]
+            evaluator = self.giving(output)
+            steps = [vectors[m.moved.key] for m in same if m.moved is not None]
+            losses = losses_at(evaluator.model, weights, steps, batch) if evaluator._displaces else None
+            if losses is not None:
+                answers |= {m.key: {"loss": row} for m, row in zip(same, losses, strict=True)}
+            elif len(steps) > 1 and self.model.trunk.of(weights.fixed, batch) is not None:
+                evaluator._displaces = False  # `vmap` doesn't take the step; one displacement after the other, then
         return answers
 
     def _answer(
@@ -130,7 +160,7 @@ class Evaluator:
                 torch.no_grad(),
                 watching_features(self.model.module) if asked else nullcontext(Features()) as features,
             ):
-                if self.model.output == "loss":
+                if any(isinstance(look, OutputsAt) for look in looks):
                     columns = describe(self.model.outputs(weights, batch))
                 else:
                     columns = {"loss": self.model.losses(weights.trainable, weights.fixed, batch)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Answers, Evaluator
 from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
+from lightning_inf.sweep.measurements import LossAt
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.ranks import Ranks
 
@@ -127,11 +129,7 @@ class Sweep:
         """Measure a batch at every point; where memory runs out, its halves, and from then on no batch as large."""
         if self._most is None or len(indices) <= self._most:
             try:
-                found: ChunkAnswers = {}
-                for point in work.points:
-                    answers = self._at(point, weights, vectors, indices, batch)
-                    found.update({key: to_numpy(columns) for key, columns in answers.items()})
-                yield found
+                yield self._measure(work, weights, vectors, indices, batch)
                 return
             except (MemoryError, RuntimeError) as error:
                 if len(indices) == 1 or not out_of_memory(error):
@@ -144,6 +142,29 @@ class Sweep:
         for half in (indices[:middle], indices[middle:]):
             yield from self._batch(work, weights, vectors, half, fetch(self.samples, half, self.transfer))
 
+    def _measure(
+        self, work: Pass, weights: dict[str, Weights], vectors: dict[str, Vector], indices: list[int], batch: Any
+    ) -> ChunkAnswers:
+        """Measure a batch at every point, the points of a checkpoint one after the other: they share a trunk."""
+        found: ChunkAnswers = {}
+        trunk = self.evaluator.model.trunk
+        with trunk:
+            for key in work.checkpoints:
+                points = [point for point in work.points if point.checkpoint.key == key]
+                moved = [
+                    p for p in points if p.moved is not None and all(isinstance(m, LossAt) for m in p.measurements)
+                ]
+                asked = [m for point in moved for m in point.measurements if isinstance(m, LossAt)]
+                answers = self._displaced(weights[key], asked, vectors, indices, batch) if len(asked) > 1 else {}
+                found.update({name: to_numpy(columns) for name, columns in answers.items()})
+                for point in points:
+                    if not all(m.key in answers for m in point.measurements):
+                        again = self._at(point, weights, vectors, indices, batch)
+                        found.update({name: to_numpy(columns) for name, columns in again.items()})
+        if trunk.refused is not None and trunk.refused not in self.evaluator.notes:
+            self.evaluator.notes.append(trunk.refused)
+        return found
+
     def _at(
         self, point: Point, weights: dict[str, Weights], vectors: dict[str, Vector], indices: list[int], batch: Any
     ) -> Answers:
@@ -153,7 +174,20 @@ class Sweep:
             if point.moved.key not in vectors:
                 return {}  # the probe had none to give; its reason is in the ledger
             here = here.moved(vectors[point.moved.key])
-        try:
+        with self._named(here, indices):
             return self.evaluator(here, point.measurements, vectors, batch, len(indices), indices)
+
+    def _displaced(
+        self, here: Weights, asked: list[LossAt], vectors: dict[str, Vector], indices: list[int], batch: Any
+    ) -> Answers:
+        """Measure a batch at many displacements at once, as far as that can be done."""
+        with self._named(here, indices):
+            return self.evaluator.displaced(here, asked, vectors, batch)
+
+    @contextlib.contextmanager
+    def _named(self, here: Weights, indices: list[int]) -> Iterator[None]:
+        """Name the sample that a batch fails on."""
+        try:
+            yield
         except IndexError as error:
             raise culprit(self.evaluator.model, here, self.samples, self.transfer, indices, error) from error

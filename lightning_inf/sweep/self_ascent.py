@@ -69,14 +69,11 @@ def rises(
             one, place = _cut(model, weights, batch, size, position, losses[position])
             found[position] = _alone(model, weights, measurement.steps, reach, one, place)
         return found
-    leaves, spec = tree_flatten(batch)
-    mapped = [_has_samples(leaf, size) for leaf in leaves]
+    leaves, mapped, loss_of = backends.of_one(model, weights, batch, size)
 
     def rise(parts: list[Any]) -> Tensor:
-        one = tree_unflatten([p.unsqueeze(0) if m else p for p, m in zip(parts, mapped, strict=True)], spec)
-
         def loss(trainable: Vector) -> Tensor:
-            return model.losses(trainable, weights.fixed, one).squeeze(0)
+            return loss_of(trainable, parts)
 
         here = weights.trainable
         moves = torch.ones((), dtype=torch.bool, device=next(iter(here.values())).device)

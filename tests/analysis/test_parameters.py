@@ -60,7 +60,7 @@ def test_frozen_parameters_are_never_chosen(case):
 
 
 def test_the_head_alone_in_closed_form(tmp_path, case):
-    """The last layer's gradient product is (p_i - y_i)(p_t - y_t) (a_i a_t + 1); it is captum's TracInCPFast."""
+    """The last layer's gradient product is (p_i - y_i)(p_t - y_t) (a_i a_t + 1): TracInCPFast, and + 1 for the bias."""
     table = run(tmp_path, case, parameters="head")
     module, data = case
     x, y = data.tensors
@@ -120,3 +120,17 @@ def test_a_margin_without_classes_is_refused_before_training(tmp_path, case, met
         quiet(max_epochs=1, callbacks=[callback]).fit(module, *loaders)
     assert torch.equal(module.head.weight, before)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_out_of_range_is_named_with_the_head_alone(tmp_path, case):
+    """The checks before the sweep see a few samples only, and none of them is this one."""
+    module, data = case
+    labels = torch.cat([data.tensors[1]] * 8)
+    labels[101] = 9
+    spoiled = TensorDataset(torch.cat([data.tensors[0]] * 8), labels)
+    callback = InfluenceCallback(
+        dirpath=str(tmp_path), methods=[ForwardINF()], parameters="head", learning_rate=1.0, budget=None
+    )
+    message = r"training sample 101 of .* can't be evaluated.*out of range"
+    with pytest.raises(ValueError, match=message):
+        influence(quiet(callbacks=[callback]), module, DataLoader(spoiled, 8), DataLoader(data, 8))

@@ -1,4 +1,16 @@
-"""The sign table of the mirrored influence paper against exact leave-one-out retraining of logistic regression."""
+"""The sign table of the mirrored influence paper against exact retraining of logistic regression.
+
+Row by row, for a sample that helps the references:
+
+- Eq. 1, 2, 3, 4, 5, 6 and 14, and I_up,loss of Koh & Liang (DataInf's, too), are negative;
+- Eq. 7, Algorithm 1 by ascent (Eq. 9 without the division), and the rise of the loss when the sample is left out
+  (torch-influence) are positive; Algorithm 1 by descent is negative as it stands;
+- the absolute value of the authors' notebook is large for helpful and harmful samples alike;
+- captum and dattri are positive: there ours equal theirs, in ``test_tracin_captum``, ``test_influence_function`` and
+  ``test_dattri``.
+
+Ours are positive throughout.
+"""
 
 import numpy as np
 import pytest
@@ -8,9 +20,10 @@ from lightning.pytorch import LightningModule
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+from torch.func import grad, hessian, jacrev
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_inf import ForwardINF, InfluenceCallback, TracIn, influence
+from lightning_inf import ConjugateGradients, ForwardINF, InfluenceCallback, InfluenceFunction, TracIn, influence
 from tests.runs import quiet, scores
 
 SAMPLES, REFERENCES, L2 = 60, 12, 0.05
@@ -83,6 +96,7 @@ def ours(problem, tmp_path_factory):
         TracIn(output="margin", name="tracin_margin"),
         TracIn(normalize="cosine", name="cosine"),
         TracIn(normalize="relatif", name="relatif"),
+        InfluenceFunction(ConjugateGradients(tolerance=1e-8), damping=L2, name="influence_function"),
     ]
     callback = InfluenceCallback(dirpath=str(directory), methods=methods, learning_rate=1.0, individual_references=0)
     train, references = (TensorDataset(torch.from_numpy(a), torch.from_numpy(b)) for a, b in ((x, y), held_out))
@@ -91,7 +105,7 @@ def ours(problem, tmp_path_factory):
 
 
 METHODS = ["tracin", "algorithm_1", "algorithm_1_k5", "eq_14", "normalized", "per_layer", "sign", "descent"]
-METHODS += ["small_descent", "normalized_descent"]
+METHODS += ["small_descent", "normalized_descent", "influence_function"]
 #: They measure something else than the change of the loss: the sign holds, the size is another.
 OTHERS = ["margins", "margin_k5", "margin_descent", "margin_limit", "tracin_margin", "cosine", "relatif"]
 
@@ -182,3 +196,110 @@ def test_eq_7_of_a_pair_is_the_gradient_product(problem, ours, i):
     residual = lambda a, b: whole.predict_proba(a) - np.eye(3)[b]  # noqa: E731
     closed = (residual(x, y) @ residual(rx, ry).T * (x @ rx.T + 1)).mean(axis=1)
     assert ours["tracin"][i] == pytest.approx(closed[i], rel=1e-6)
+
+
+# The rows about infinitesimal weights: exact optima of reweighted objectives, by Newton's method
+
+
+def sample_losses(row, x, y):
+    """Losses of logistic regression as a function of its parameters laid out in a row."""
+    return F.cross_entropy(x @ row[:15].reshape(3, 5).T + row[15:], y, reduction="none")
+
+
+@pytest.fixture(scope="module")
+def exact(problem):
+    """The problem in torch, its optimum, and a function that finds the optimum under other weights."""
+    train, held_out, whole, _, _ = problem
+    (x, y), (rx, ry) = ((torch.from_numpy(a), torch.from_numpy(b)) for a, b in (train, held_out))
+    start = torch.cat([torch.from_numpy(whole.coef_).flatten(), torch.from_numpy(whole.intercept_)])
+
+    def objective(row, weights, references):
+        fit = (weights * sample_losses(row, x, y)).sum() + references * sample_losses(row, rx, ry).mean()
+        return fit + L2 / 2 * row[:15].square().sum()
+
+    def optimum(weights=None, references=0.0):
+        weights = torch.full((SAMPLES,), 1 / SAMPLES).double() if weights is None else weights
+        row = start
+        for _ in range(12):
+            slope, curvature = grad(objective)(row, weights, references), hessian(objective)(row, weights, references)
+            row = row - torch.linalg.pinv(curvature, hermitian=True, rtol=1e-10) @ slope  # one bias is free
+        return row
+
+    base = optimum()
+    each = jacrev(sample_losses)(base, x, y)
+    reference = jacrev(sample_losses)(base, rx, ry).mean(dim=0)
+    curvature = hessian(objective)(base, torch.full((SAMPLES,), 1 / SAMPLES).double(), 0.0)
+    product = each @ torch.linalg.pinv(curvature, hermitian=True, rtol=1e-10) @ reference
+    return (x, y), (rx, ry), optimum, base, product.numpy()
+
+
+def ends(problem):
+    """The samples that help most and those that hurt most, by exact retraining."""
+    order = np.argsort(problem[3])
+    return order[:3], order[-3:]
+
+
+def test_eq_3_and_koh_and_liang(problem, exact):
+    """d L_ref / d epsilon under a sample's weight of epsilon more is -g H^-1 g_i: negative where it helps."""
+    _, references, optimum, base, product = exact
+    helpful, harmful = ends(problem)
+    for i in (*helpful, *harmful):
+        weights = torch.full((SAMPLES,), 1 / SAMPLES).double()
+        weights[i] += 1e-5
+        rise = (sample_losses(optimum(weights), *references) - sample_losses(base, *references)).mean() / 1e-5
+        assert float(rise) == pytest.approx(-product[i], rel=1e-3)
+        assert (rise < 0) == (i in helpful)
+
+
+def test_eq_4_is_eq_1_to_first_order(problem, exact):
+    eq4 = -exact[-1] / SAMPLES
+    helpful, harmful = ends(problem)
+    assert (eq4[helpful] < 0).all()
+    assert (eq4[harmful] > 0).all()
+    assert np.corrcoef(eq4, problem[3])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, -1e-5])
+def test_eq_5_and_eq_14(problem, exact, epsilon):
+    """d l_i / d epsilon under a weight of epsilon on the references, from either side: negative where the sample helps."""
+    train, _, optimum, base, product = exact
+    difference = sample_losses(optimum(references=epsilon), *train) - sample_losses(base, *train)
+    helpful, harmful = ends(problem)
+    quotient = (difference / epsilon).numpy()
+    np.testing.assert_allclose(quotient, -product, rtol=1e-2, atol=1e-3 * np.abs(product).max())
+    assert (quotient[helpful] < 0).all()
+    assert (quotient[harmful] > 0).all()
+    # Without the division (Eq. 9) the references are unlearned where epsilon is negative, and the sign turns round.
+    assert (np.sign(difference.numpy()[helpful]) == -np.sign(epsilon)).all()
+
+
+def test_eq_6_is_eq_2_to_first_order(problem, exact):
+    """Training on the twelve references as well adds as many weights of 1/n each."""
+    eq6 = -exact[-1] * REFERENCES / SAMPLES
+    assert np.corrcoef(eq6, problem[4])[0, 1] > 0.95
+    helpful, harmful = ends(problem)
+    assert (eq6[helpful] < 0).all()
+    assert (eq6[harmful] > 0).all()
+
+
+def test_ours_is_minus_eq_4_and_torch_influences(problem, ours, exact):
+    """+(1/n) g H^-1 g_i, the rise of the loss when the sample is left out; ours damps the biases, too."""
+    found = np.array(ours["influence_function"])
+    assert np.corrcoef(found, exact[-1] / SAMPLES)[0, 1] > 0.98
+    assert np.polyfit(exact[-1] / SAMPLES, found, 1)[0] == pytest.approx(1.0, abs=0.15)
+    assert np.corrcoef(found, -problem[3])[0, 1] > 0.98
+
+
+def test_the_absolute_value_of_the_authors_notebook_has_no_sign(problem, ours):
+    size = np.abs(np.array(ours["algorithm_1_k5"]))
+    helpful, harmful = ends(problem)
+    assert size[helpful].min() > np.median(size)
+    assert size[harmful].min() > np.median(size)
+
+
+def test_descent_is_negative_as_it_stands(problem, ours):
+    """What the public score negates: the sample's loss falls with the references' where it has helped to learn them."""
+    helpful, harmful = ends(problem)
+    raw = -np.array(ours["descent"])
+    assert (raw[helpful] < 0).all()
+    assert (raw[harmful] > 0).all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.influence import TracInCP
+from captum.influence import TracInCP, TracInCPFast
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -75,14 +75,16 @@ def trained(request, tmp_path_factory):
     return module, train, held_out, directory, expected
 
 
-def captum_scores(module, train, held_out, checkpoints):
-    def restore(model, path):
-        content = load(path)
-        model.load_state_dict({k.removeprefix("net."): v for k, v in content["state_dict"].items()})
-        model.eval()  # captum doesn't
-        (rate,) = set(content["influence"]["learning_rate"].values())
-        return rate
+def restore(model, path):
+    """Load a capture as captum wants it: the weights go into the model, the learning rate comes back."""
+    content = load(path)
+    model.load_state_dict({k.removeprefix("net."): v for k, v in content["state_dict"].items()})
+    model.eval()  # captum doesn't
+    (rate,) = set(content["influence"]["learning_rate"].values())
+    return rate
 
+
+def captum_scores(module, train, held_out, checkpoints):
     net = module.net.eval()
     tracer = TracInCP(
         net,
@@ -98,13 +100,14 @@ def captum_scores(module, train, held_out, checkpoints):
     return influence, tracer.self_influence(DataLoader(train, 16)).double()
 
 
-def analyse(trained, tmp_path, backend):
+def analyse(trained, tmp_path, backend, parameters=None):
     module, train, held_out, directory, _ = trained
     callback = InfluenceCallback(
         dirpath=str(tmp_path),
         checkpoints=str(directory / "checkpoints"),
         methods=[TracIn(), SelfInfluence()],
         backend=backend,
+        parameters=parameters,
         individual_references=REFERENCES,
         budget=None,
         batch_size=20,
@@ -154,3 +157,27 @@ def test_self_influence_equals_captum(trained, tmp_path):
     expected = trained[-1][1]
     found = torch.tensor(table["self_influence"], dtype=torch.float64)
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+
+
+def test_the_head_alone_equals_captum_fast(trained, tmp_path):
+    """TracInCPFast multiplies inputs and output gradients of the last layer; ours differentiates through the head alone.
+
+    It leaves the bias out, whose gradient is that of the outputs, so ours leaves it out here as well.
+    """
+    module, train, held_out, directory, _ = trained
+    paths = [str(path) for path in sorted((directory / "checkpoints").glob("*.ckpt"))]
+    net = module.net.eval()
+    last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+    loss = nn.CrossEntropyLoss(reduction="sum")
+    fast = TracInCPFast(net, last, DataLoader(train, 16), paths, restore, loss_fn=loss)
+    expected = fast.influence(held_out.tensors).double()
+    name = next(name for name, part in module.named_modules() if part is last)
+    table = analyse(trained, tmp_path, "auto", parameters=rf"^{name}\.weight$")
+    found = torch.tensor(table["tracin"], dtype=torch.float64)
+    assert float((found - expected.mean(dim=0)).abs().max() / expected.mean(dim=0).abs().max()) <= 1e-5
+    rows = attributions(tmp_path)
+    pairs = zip(rows["reference_index"], rows["train_index"], rows["influence"], strict=True)
+    assert all(abs(v - float(expected[r, i])) <= 1e-5 * float(expected[r].abs().max()) for r, i, v in pairs)
+    own = fast.self_influence().double()
+    found = torch.tensor(table["self_influence"], dtype=torch.float64)
+    assert float((found - own).abs().max() / own.abs().max()) <= 1e-5

@@ -460,7 +460,7 @@ def test_the_direction_is_the_solution_over_n():
     here = scene(module, x[:32], y[:32], x[32:], y[32:])
     target = Target((0, 3), "t")
     found = InverseGradient(stub("a"), target, Preconditioner(EXACT, 0.01)).make(here)
-    gradient, _ = here.gradient(here.weights(None), target.indices)
+    gradient, _ = here.gradient(here.weights(None), target)
     torch.testing.assert_close(flat(found), dense_solution(module, x[:32], y[:32], gradient, 0.01) / 32)
 
 

@@ -67,7 +67,7 @@ def test_a_normalised_step_has_the_length_it_says_and_raises_the_loss(scene):
     weights = scene.weights(None)
     move = Ascent(stub("a"), target, steps=1, step="normalized", size=0.1).make(scene)
     assert norm(move) == pytest.approx(0.1 * weights.norm, rel=1e-5)
-    before, after = (scene.gradient(w, target.indices)[1] for w in (weights, weights.moved(move)))
+    before, after = (scene.gradient(w, target)[1] for w in (weights, weights.moved(move)))
     assert after > before
     gradient = Gradient(stub("a"), target).make(scene)
     cosine = sum((gradient[n] * move[n]).sum() for n in move) / (norm(gradient) * norm(move))
@@ -79,7 +79,7 @@ def test_each_step_follows_the_gradient_where_it_stands(scene):
     one = Ascent(stub("a"), target, 1, "plain", 0.5).make(scene)
     two = Ascent(stub("a"), target, 2, "plain", 0.5).make(scene)
     there = scene.weights(None).moved(one)
-    gradient, _ = scene.gradient(there, target.indices)
+    gradient, _ = scene.gradient(there, target)
     for name in one:
         torch.testing.assert_close(two[name], one[name] + 0.5 * gradient[name], rtol=1e-4, atol=1e-6)
 

@@ -53,7 +53,7 @@ def test_descent_lowers_the_loss_and_starts_the_other_way(scene, step, size):  #
     for name in up:
         torch.testing.assert_close(up[name], -down[name], rtol=1e-4, atol=1e-6)
     weights = scene.weights(None)
-    losses = [scene.gradient(w, TARGET.indices)[1] for w in (weights.moved(down), weights, weights.moved(up))]
+    losses = [scene.gradient(w, TARGET)[1] for w in (weights.moved(down), weights, weights.moved(up))]
     assert losses == sorted(losses)
     assert losses[0] < losses[2]
 
