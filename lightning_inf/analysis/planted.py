@@ -29,7 +29,8 @@ def planted_truth(subject: Subject, calibration: Calibration | None) -> dict[int
     assert isinstance(view, Relabelled)
     original = replace(subject.train, dataset=view.dataset)
     weights = Weights.of(subject.model.module)
-    planted, found = sorted(calibration.labels), {}
+    planted = sorted(calibration.labels)
+    found: dict[int, int] = {}
     for start in range(0, len(planted), subject.batch_size):
         indices = planted[start : start + subject.batch_size]
         with torch.no_grad():

@@ -127,7 +127,7 @@ def relabeller(trainer: Trainer, module: LightningModule, dataset: Dataset[Any])
     """
     for owner in (getattr(trainer, "datamodule", None), module):
         if callable(hook := getattr(owner, "influence_relabel", None)):
-            return hook  # type: ignore[no-any-return]
+            return hook
     if listed(dataset) is None:
         raise MisconfigurationException(
             f"calibration_flips=: expected a training dataset with integer `targets`, found {type(dataset).__name__} without."

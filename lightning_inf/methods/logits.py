@@ -21,7 +21,7 @@ def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array) -> Array
         theta.grad = torch.from_numpy(np.asarray(slope, dtype=np.float64))
         return torch.tensor(value, dtype=torch.float64)
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
+    solver.step(closure)
     return theta.detach().numpy().copy()
 
 

@@ -26,7 +26,7 @@ def rank_average(values: Tensor) -> Tensor:
         ValueError: a value is not finite.
 
     Example:
-        >>> rank_average(torch.tensor([0.5, 2.0, 0.5]))
+        >>> rank_average(torch.tensor([0.5, 2.0, 0.5])).round(decimals=6)
         tensor([1.5000, 3.0000, 1.5000], dtype=torch.float64)
     """
     require_finite(values, "values")
@@ -70,7 +70,7 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
         ValueError: the shapes differ, or a value is not finite.
 
     Example:
-        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]))
+        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])).round(decimals=6)
         tensor(1., dtype=torch.float64)
     """
     _same_shape(x, y)
@@ -113,7 +113,7 @@ def spearman(x: Tensor, y: Tensor) -> Tensor:
         ValueError: the shapes differ, or a value is not finite.
 
     Example:
-        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 8.0, 27.0]))
+        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 8.0, 27.0])).round(decimals=6)
         tensor(1., dtype=torch.float64)
     """
     _same_shape(x, y)
@@ -139,7 +139,7 @@ def agreement(scores: Tensor, effect: Tensor, kind: Literal["pearson", "spearman
         ValueError: the shapes differ, a value is not finite, or ``kind`` is unknown.
 
     Example:
-        >>> agreement(torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]] * 2))
+        >>> agreement(torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]] * 2)).round(decimals=6)
         tensor([0., 1.], dtype=torch.float64)
     """
     if kind not in ("pearson", "spearman"):

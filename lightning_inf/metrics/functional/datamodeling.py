@@ -76,7 +76,7 @@ def linear_datamodeling_correlation(scores: Tensor, subsets: Tensor, outputs: Te
     Example:
         >>> subsets = torch.tensor([[True, False, False], [False, True, False], [False, False, True]])
         >>> outputs = torch.tensor([[0.1], [0.5], [9.0]])
-        >>> linear_datamodeling_correlation(torch.tensor([[1.0, 2.0, 3.0]]), subsets, outputs)
+        >>> linear_datamodeling_correlation(torch.tensor([[1.0, 2.0, 3.0]]), subsets, outputs).round(decimals=6)
         tensor([1.], dtype=torch.float64)
     """
     seeds = check_datamodeling_inputs(scores, subsets, outputs)
@@ -104,7 +104,7 @@ def split_half_correlation(outputs: Tensor) -> Tensor:
         ValueError: the shape is wrong, a value is not finite, or there are fewer than 2 seeds.
 
     Example:
-        >>> split_half_correlation(torch.tensor([[[1.0], [2.0], [3.0]], [[1.1], [2.1], [3.1]]]))
+        >>> split_half_correlation(torch.tensor([[[1.0], [2.0], [3.0]], [[1.1], [2.1], [3.1]]])).round(decimals=6)
         tensor([1.], dtype=torch.float64)
     """
     require_shape(outputs, (None, None, None), "outputs")
