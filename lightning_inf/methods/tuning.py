@@ -148,7 +148,7 @@ def by_chance(hits: int, asked: int, pool: int) -> float:
     """How probable so many hits or more are where every sample of the pool is as likely to come first.
 
     Example:
-        >>> by_chance(0, 32, 1024), round(by_chance(1, 32, 1024), 3)
+        >>> round(by_chance(0, 32, 1024), 3), round(by_chance(1, 32, 1024), 3)
         (1.0, 0.031)
     """
     return sum(math.comb(asked, k) * pool**-k * (1 - 1 / pool) ** (asked - k) for k in range(hits, asked + 1))
