@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_inf import ForwardINF, InfluenceCallback, influence
 from lightning_inf.analysis import tune as tuning
 from lightning_inf.cli import main
+from lightning_inf.sweep.evaluate import Evaluator
 from tests.methods.test_forward_inf import Net
 from tests.runs import quiet, scores
 
@@ -171,3 +172,25 @@ def test_yaml_says_auto(tmp_path, monkeypatch):
     names = [set(method["tuning"]["values"]) for method in summary["methods"]]
     assert names == [{"steps", "radius"}, {"steps", "alpha"}]
     assert all(isinstance(method["arguments"]["steps"], int) for method in summary["methods"])
+
+
+def test_batches_are_halved_where_memory_runs_out(first, tmp_path, net, data, monkeypatch):
+    sizes = []
+
+    def cramped(self, weights, measurements, vectors, batch, size, indices=(), real=Evaluator.__call__):
+        if size > 5:
+            raise MemoryError
+        sizes.append(size)
+        return real(self, weights, measurements, vectors, batch, size, indices)
+
+    monkeypatch.setattr(Evaluator, "__call__", cramped)
+    again = analyse(tmp_path, net, data)
+    assert max(sizes) in (4, 5)
+    assert of(again)["hit_rate"] == pytest.approx(of(first[1])["hit_rate"], abs=0.1)
+
+
+def test_a_label_out_of_range_is_named(tmp_path, net, data):
+    x, y = (tensor.clone() for tensor in data.tensors)
+    y[66] = 7  # neither the checks before the analysis nor the batches that are timed come across it
+    with pytest.raises(ValueError, match=r"training sample 66 .* out of range"):
+        analyse(tmp_path, net, TensorDataset(x, y), batch_size=2)
