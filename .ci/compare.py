@@ -39,7 +39,8 @@ def compare(first: pa.Table, second: pa.Table) -> list[str]:
             if apart > TOLERANCE * size(one):
                 problems.append(f"{name}: differs by {apart:.3g}, the largest value being {size(one):.3g}")
         elif name.endswith("_rank"):
-            score = values(first["label_score" if name == "label_rank" else name.removesuffix("_rank")])
+            scored = name.removesuffix("_rank")
+            score = values(first[scored if scored in first.schema.names else f"{scored}_score"])
             # In the order of the second ranking, the first scores run one way but for the tolerance.
             theirs, ours = (score[np.argsort(values(ranks), kind="stable")] for ranks in (one, other))
             swapped = float(np.abs(theirs - ours).max(initial=0.0))

@@ -205,7 +205,7 @@ def planted_weights(evidence: Evidence, truth: Mapping[int, int]) -> tuple[float
 
 def _interval(model: LabelModel, natural: Evidence, references: Evidence, seed: int) -> tuple[float, float]:
     """Resample both sides, and widen by what the later checkpoints say: they have begun to show the given label."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, 2))
     sides = (natural.unseen(), references.unseen())
     shares = []
     for _ in range(_RESAMPLES):

@@ -90,7 +90,7 @@ def structured(belief: Array, labels: NDArray[np.int64], seed: int) -> tuple[Arr
     Returns:
         T; the share of the structure that is kept; nats of held-out likelihood a wrong label that it is worth.
     """
-    folds = np.random.default_rng(seed).integers(0, _FOLDS, len(labels))
+    folds = np.random.default_rng((seed, 1)).integers(0, _FOLDS, len(labels))
     gain = np.zeros(len(SHARES))
     whole = estimate_transitions(belief, labels)
     for fold in range(_FOLDS):

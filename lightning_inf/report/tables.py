@@ -70,8 +70,9 @@ def write_scores(
         }
         for name in names:
             data[name] = _floats(columns[name][rows], len(label), pa.float64())
-            if f"{name}_rank" in ranks:
-                data[f"{name}_rank"] = _rank(ranks[f"{name}_rank"][rows], len(label))
+            rank = f"{name.removesuffix('_score')}_rank"
+            if rank in ranks:
+                data[rank] = _rank(ranks[rank][rows], len(label))
         for name in DYNAMICS:
             data[name] = _floats(_rows(columns, name, rows), len(label), pa.float32())
         for name in COUNTS:
