@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.preflight import Subject
+from lightning_inf.analysis.score import FULL
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.audit.mislabeled import label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
@@ -24,6 +25,8 @@ from lightning_inf.methods.collect import Scores
 
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
+#: Files whose checksums the summary has, those of them that were written.
+_FILES = ("scores.parquet", "attributions.parquet", FULL)
 
 
 @dataclass
@@ -117,7 +120,7 @@ def write_findings(
         "non_finite": non_finite(judged, scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored)),
         "cost": account.cost,
-        "files": {name: describe(directory / name) for name in ("scores.parquet", "attributions.parquet")},
+        "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
     write_json(directory / "summary.json", content)
     html.render(directory)

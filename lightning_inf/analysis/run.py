@@ -21,13 +21,13 @@ from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.findings import Account, headline, show, write_findings
 from lightning_inf.analysis.preflight import Subject, complete, examined
+from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
-from lightning_inf.data.identity import fingerprint
+from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_json
-from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Question, Setting
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.scene import Scene, Unavailable
@@ -126,8 +126,7 @@ class _Analysis:
         ledger = self._ledger(account.decided)
         if self.ranks.rank == 0:
             self._announce(account, passes)
-        total = self.chunks.scored * len(passes)
-        with progress(self.trainer, math.ceil(total / self.ranks.world)) as advance:
+        with progress(self.trainer, math.ceil(self.chunks.scored * len(passes) / self.ranks.world)) as advance:
             self._sweep(ledger, advance).run(passes)
         if self.ranks.rank != 0:
             self.ranks.wait("done")
@@ -271,7 +270,8 @@ class _Analysis:
         self, account: Account, questions: dict[str, list[Question]], passes: Sequence[Pass], ledger: Ledger
     ) -> dict[str, Any]:
         """Score, audit, write, print and log, on rank 0."""
-        scores = collect(questions, self.settings.methods, ledger, passes, self.chunks)
+        name_of = namer(self.trainer, self.module, self.subject.train.dataset)
+        scores = score(self.settings, questions, ledger, passes, self.chunks, self.directory, name_of)
         infos = [ledger.info(work) for work in passes]
         used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}
         account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +62,7 @@ def collect(
     ledger: Ledger,
     passes: Sequence[Pass],
     chunks: Chunks,
+    write: Callable[[np.ndarray, dict[tuple[str, int], np.ndarray]], None] | None = None,
 ) -> Scores:
     """Score every chunk once; only the scores stay in memory.
 
@@ -71,6 +72,7 @@ def collect(
         ledger: The stored answers.
         passes: Whose answers they are.
         chunks: The index range.
+        write: Takes a chunk's indices and its scores by method and single reference, chunk by chunk.
 
     Returns:
         The scores.
@@ -81,6 +83,7 @@ def collect(
     for number in range(len(chunks)):
         indices = np.asarray(chunks[number])
         answers = ledger.read(passes, number)
+        alone: dict[tuple[str, int], np.ndarray] = {}
         for method in methods:
             for question in questions[method.name]:
                 for name, values in question.score(answers, indices).items():
@@ -90,6 +93,9 @@ def collect(
                         whole[indices] = values
                     else:
                         ends.setdefault((method.name, reference), Ends()).take(indices, values)
+                        alone[method.name, reference] = values
+        if write is not None:
+            write(indices, alone)
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
     remarks = {method.name: _remarks(questions[method.name], reasons[method.name]) for method in methods}
