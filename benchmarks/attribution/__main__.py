@@ -124,6 +124,13 @@ class Run:
             self.case(name, list(self.seeds), scores, cost, label=label, choice=choice)
         self.summarise(name)
 
+    def forget(self, name: str) -> None:
+        """Drop a row's cases, so that it is run again; `trak` chooses anew as well."""
+        self.results["cases"] = [case for case in self.results["cases"] if case["name"] != name]
+        if name == "trak":
+            self.results["less_trak"] = {}
+            self.results["choices"].pop("trak", None)
+
     def case(self, name: str, seeds: list[int], scores: np.ndarray, seconds: float, **about: Any) -> None:
         """Judge a matrix of shape ``(queries, n)``, and write it down."""
         np.save(self.path(name, seeds), scores)
@@ -137,18 +144,19 @@ class Run:
 
     def summarise(self, name: str) -> None:
         """Average the correlations of single models, with an interval over queries; compare with the peer's."""
-        each = self.correlations(name)
-        self.results["single_model"][name] = {output: mean(each[output]) for output in OUTPUTS}
-        if name != "trak" and self.has("trak", self.seeds[-1:]):
-            peer = self.correlations("trak")
-            difference = {output: mean(each[output] - peer[output]) for output in OUTPUTS}
-            self.results["less_trak"][name] = difference
+        single = [[seed] for seed in self.seeds]
+        found = {output: mean(self.correlations(name, single, output)) for output in OUTPUTS}
+        self.results["single_model"][name] = found
+        for key, groups in (("one", single), ("all", [list(self.seeds)])):
+            if name != "trak" and all(self.has(one, group) for one in (name, "trak") for group in groups):
+                both = (self.correlations(one, groups, "margin") for one in (name, "trak"))
+                self.results["less_trak"].setdefault(key, {})[name] = mean(torch.sub(*both))
         self.save()
 
-    def correlations(self, name: str) -> dict[str, torch.Tensor]:
-        """By output, each query's correlation, averaged over the single models."""
-        scores = [self.matrix(name, [seed]) for seed in self.seeds]
-        return {output: over_seeds(self.bank, scores, output, self.reported) for output in OUTPUTS}
+    def correlations(self, name: str, groups: Sequence[Sequence[int]], output: str) -> torch.Tensor:
+        """Each query's correlation, averaged over models or groups of models that were judged alone."""
+        scores = [self.matrix(name, seeds) for seeds in groups]
+        return over_seeds(self.bank, scores, output, self.reported)
 
     def of(self, name: str) -> list[dict[str, Any]]:
         """Cases of a row."""
@@ -199,11 +207,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="*", default=["trak", "random", *(row.name for row in ROWS)])
+    parser.add_argument("--redo", nargs="*", default=[], help="rows to be run again even where they are done")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     run = start(QUICK if options.quick else Recipe(), data_root(options.data_root), options.seeds, options.out)
     rows = {row.name: row for row in ROWS}
+    for name in options.redo:
+        run.forget(name)
     for name in options.rows:
         if name in rows:
             run.row(rows[name])

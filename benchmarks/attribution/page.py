@@ -69,7 +69,9 @@ def _table(results: dict[str, Any], models: int) -> str:
             f" {_two(PUBLISHED[name]) if name in PUBLISHED else ''} |"
         )
     note = (
-        "Single-model columns are means over the models trained on all samples; the last but two is of their mean scores."
+        "LDS is the mean over models that were trained on all samples, each judged alone; in the column of the mean, their"
+        " scores are averaged first. Loss and margin of a query order the retrained networks alike but for the average over"
+        " repeats, so that their columns hardly differ."
         " Seconds are of whole analyses, set-up included, divided by the queries. ¹ LDS of the same kind of method for an"
         " MLP on MNIST, read off a bar chart of dattri's paper (Deng et al., NeurIPS 2024): other data, another bank."
     )
@@ -79,15 +81,15 @@ def _table(results: dict[str, Any], models: int) -> str:
 def _against_trak(results: dict[str, Any]) -> str:
     """Say which rows are above and below the peer, beyond the interval of the paired difference."""
     lines = []
-    for output in ("margin", "loss") if results["less_trak"] else ():
+    for models, differences in results["less_trak"].items():
         named: dict[str, list[str]] = {"above": [], "level with": [], "below": []}
-        for name, differences in results["less_trak"].items():
-            found = differences[output]
+        for name, found in sorted(differences.items(), key=lambda item: -item[1]["score"]):
             low, high = found["interval"]
             sign = "above" if low > 0 else "below" if high < 0 else "level with"
             named[sign].append(f"{_label(results, name)} ({found['score']:+.2f})")
         told = [f"{sign} TRAK: {'; '.join(rows)}" for sign, rows in named.items() if rows]
-        lines.append(f"- {output}, one model each, by 95 % intervals of paired differences: " + ". ".join(told) + ".")
+        each = "One model each" if models == "one" else "Mean scores of all models"
+        lines.append(f"- {each}, LDS of the margin, by 95 % intervals of paired differences: {'. '.join(told)}.")
     return "\n".join(lines)
 
 
@@ -107,8 +109,24 @@ def _choices(results: dict[str, Any]) -> str:
     told = [f"{name}: {', '.join(f'{k} {v}' for k, v in choices[name]['chosen'].items())}" for name in choices]
     return (
         f"Chosen, on the first model and on other queries: {'; '.join(told)}. Forward-INF at its last checkpoint, by steps"
-        " and radius:\n\n" + "\n".join(lines)
+        " and radius:\n\n" + "\n".join(lines) + _trials(choices)
     )
+
+
+def _trials(choices: dict[str, Any]) -> str:
+    """Show the other trials, each with its LDS on the other queries."""
+    titles = {"damping": "Influence function with EK-FAC", "trak": "TRAK"}
+    parts = []
+    for name, title in titles.items():
+        for_name = choices.get(name, {"trials": []})["trials"]
+        told = [
+            ", ".join(f"{k} {'default' if v is None else f'{v:g}'}" for k, v in t.items() if k != "lds_margin")
+            + f": {_two(t['lds_margin'])}"
+            for t in for_name
+        ]
+        if told:
+            parts.append(f"\n\n{title}, LDS of the margin on the other queries by {'; '.join(told)}.")
+    return "".join(parts)
 
 
 def _label(results: dict[str, Any], name: str) -> str:

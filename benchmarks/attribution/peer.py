@@ -17,8 +17,8 @@ from trak.projectors import BasicProjector, ProjectionType
 from benchmarks.attribution.problem import Data, Recipe, network
 
 #: Projection dimensions and ridge terms among which retrainings choose.
-DIMENSIONS = (512, 1024, 1536)
-RIDGES = (0.0, 1.0, 10.0)
+DIMENSIONS = (512, 2048)
+RIDGES = (0.0, 1.0, 10.0, 100.0, 1000.0)
 _BATCH = 500
 
 
