@@ -106,7 +106,6 @@ class Run:
                 models = [self.fitted(seed).module.net for seed in seeds]
                 scores, cost = peer.trak(self.data, self.recipe, models, queries, **self.choice("trak"))
                 self.case("trak", seeds, scores, cost["cpu_seconds"], label="TRAK (traker)", choice="trak")
-        self.summarise("trak")
 
     def random(self) -> None:
         """What knowing nothing gets."""
@@ -114,7 +113,6 @@ class Run:
             if not self.has("random", [seed]):
                 scores = random_scores((self.recipe.queries, self.recipe.samples), seed)
                 self.case("random", [seed], scores, 0.0, label="random scores", choice=None)
-        self.summarise("random")
 
     def together(self, name: str, label: str, choice: str | None) -> None:
         """Average the scores over the models."""
@@ -122,14 +120,13 @@ class Run:
             cost = sum(case["cpu_seconds"] for case in self.of(name))
             scores = np.mean([self.matrix(name, [seed]) for seed in self.seeds], axis=0)
             self.case(name, list(self.seeds), scores, cost, label=label, choice=choice)
-        self.summarise(name)
 
     def forget(self, name: str) -> None:
         """Drop a row's cases, so that it is run again; `trak` chooses anew as well."""
         self.results["cases"] = [case for case in self.results["cases"] if case["name"] != name]
         if name == "trak":
-            self.results["less_trak"] = {}
             self.results["choices"].pop("trak", None)
+            self.results["less_trak"] = {}
 
     def case(self, name: str, seeds: list[int], scores: np.ndarray, seconds: float, **about: Any) -> None:
         """Judge a matrix of shape ``(queries, n)``, and write it down."""
@@ -137,21 +134,29 @@ class Run:
         judged = {output: lds(self.bank, scores, output, self.reported) for output in OUTPUTS}
         kept = {output: {k: judged[output][k] for k in ("score", "interval", "undefined")} for output in OUTPUTS}
         found = {"name": name, "models": seeds, **about, "cpu_seconds": seconds, **kept}
-        self.results["cases"].append(found)
+        others = [case for case in self.results["cases"] if (case["name"], case["models"]) != (name, seeds)]
+        self.results["cases"] = [*others, found]
         self.save()
         numbers = " ".join(f"{output} {kept[output]['score']:.3f}" for output in OUTPUTS)
         print(f"{name:28s} models {seeds} {numbers} {seconds:.1f} s", flush=True)
 
-    def summarise(self, name: str) -> None:
+    def summarise(self) -> None:
+        """Summarise every row that has cases, also of an earlier run whose matrices are still there."""
+        for name in dict.fromkeys(case["name"] for case in self.results["cases"]):
+            self._summarise(name)
+        self.save()
+
+    def _summarise(self, name: str) -> None:
         """Average the correlations of single models, with an interval over queries; compare with the peer's."""
-        single = [[seed] for seed in self.seeds]
+        single = [[seed] for seed in self.seeds if self.has(name, [seed])]
+        if not single:
+            return
         found = {output: mean(self.correlations(name, single, output)) for output in OUTPUTS}
-        self.results["single_model"][name] = found
+        self.results["single_model"][name] = {"models": len(single), **found}
         for key, groups in (("one", single), ("all", [list(self.seeds)])):
             if name != "trak" and all(self.has(one, group) for one in (name, "trak") for group in groups):
                 both = (self.correlations(one, groups, "margin") for one in (name, "trak"))
                 self.results["less_trak"].setdefault(key, {})[name] = mean(torch.sub(*both))
-        self.save()
 
     def correlations(self, name: str, groups: Sequence[Sequence[int]], output: str) -> torch.Tensor:
         """Each query's correlation, averaged over models or groups of models that were judged alone."""
@@ -220,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run.row(rows[name])
         else:
             {"random": run.random, "trak": run.trak}[name]()
+    run.summarise()
     print(json.dumps(run.results["bank"]))
 
 

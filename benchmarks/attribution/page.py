@@ -62,8 +62,9 @@ def _table(results: dict[str, Any], models: int) -> str:
         single = [case for case in cases if len(case["models"]) == 1]
         several = next((case for case in cases if len(case["models"]) > 1), None)
         seconds = sum(case["cpu_seconds"] for case in single) / len(single) / results["settings"]["queries"]
+        few = f" ({summary['models']} model)" if summary["models"] < models else ""
         lines.append(
-            f"| {single[0]['label']} | {_PICKED[single[0]['choice']] if name != 'random' else ''} |"
+            f"| {single[0]['label']}{few} | {_PICKED[single[0]['choice']] if name != 'random' else ''} |"
             f" {_with_interval(summary['margin'])} | {_with_interval(summary['loss'])} |"
             f" {_with_interval(several['margin']) if several else ''} | {seconds:.2g} |"
             f" {_two(PUBLISHED[name]) if name in PUBLISHED else ''} |"
