@@ -7,17 +7,19 @@ worth from the worth of its defaults, and the peer gets the same chance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.attribution.analysis import Fitted, attribute
 from benchmarks.attribution.bank import Bank
-from benchmarks.attribution.methods import DAMPINGS, GRID
+from benchmarks.attribution.methods import DAMPINGS, GRADIENTS, GRID, WHOLE_DAMPINGS
 from benchmarks.attribution.problem import Data, Recipe
 from benchmarks.attribution.quality import lds
 from lightning_inf import EKFAC, ForwardINF, InfluenceFunction
 from lightning_inf.methods.method import Method
+from lightning_inf.probes.curvature import Solver
 
 
 def planted(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, Any]:
@@ -43,12 +45,13 @@ def steps(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, A
 
 
 def damping(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, Any]:
-    """Choose the damping of EK-FAC by LDS on the tuning queries; conjugate gradients take the same."""
-    methods: list[Method] = [
-        InfluenceFunction(solver=EKFAC(), damping=value, name=f"damping_{number}")
-        for number, value in enumerate(DAMPINGS)
-    ]
-    return _by_retraining(fitted, data, recipe, bank, methods, [{"damping": value} for value in DAMPINGS])
+    """Choose the damping of EK-FAC by LDS on the tuning queries."""
+    return _by_damping(fitted, data, recipe, bank, EKFAC(), DAMPINGS)
+
+
+def damping_cg(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, Any]:
+    """Choose the damping of conjugate gradients by LDS on the tuning queries."""
+    return _by_damping(fitted, data, recipe, bank, GRADIENTS, WHOLE_DAMPINGS)
 
 
 def trak(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, Any]:
@@ -67,11 +70,21 @@ def trak(fitted: Fitted, data: Data, recipe: Recipe, bank: Bank) -> dict[str, An
 
 
 #: By name, what chooses.
-CHOICES = {"planted": planted, "steps": steps, "damping": damping, "trak": trak}
+CHOICES = {"planted": planted, "steps": steps, "damping": damping, "damping_cg": damping_cg, "trak": trak}
 
 
 def _ascents() -> list[Method]:
     return [ForwardINF(count, radius, name=f"ascent_{number}") for number, (count, radius) in enumerate(GRID)]
+
+
+def _by_damping(
+    fitted: Fitted, data: Data, recipe: Recipe, bank: Bank, solver: Solver, dampings: Sequence[float | None]
+) -> dict[str, Any]:
+    methods: list[Method] = [
+        InfluenceFunction(solver=solver, damping=value, name=f"damping_{number}")
+        for number, value in enumerate(dampings)
+    ]
+    return _by_retraining(fitted, data, recipe, bank, methods, [{"damping": value} for value in dampings])
 
 
 def _by_retraining(

@@ -15,6 +15,12 @@ GRID = [(steps, radius) for steps in (1, 5, 20) for radius in (1e-4, 1e-3, 1e-2,
 #: Damping of the curvature among which retrainings choose; None is the default, relative to the mean eigenvalue.
 DAMPINGS = (None, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
+#: And of the whole matrix, at which conjugate gradients take more iterations the less there is.
+WHOLE_DAMPINGS = (1e-2, 1e-1, 1.0)
+
+#: A product with the Gauss-Newton matrix is a pass over the training samples, and there is one an iteration and query.
+GRADIENTS = ConjugateGradients(iterations=30)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -125,9 +131,16 @@ ROWS = (
     ),
     Row(
         "influence_cg",
-        "Influence function, conjugate gradients",
-        lambda c: InfluenceFunction(solver=ConjugateGradients(iterations=30), **c),
+        "Influence function, conjugate gradients, damping chosen for EK-FAC",
+        lambda c: InfluenceFunction(solver=GRADIENTS, **c),
         last=True,
         choice="damping",
+    ),
+    Row(
+        "influence_cg_own",
+        "Influence function, conjugate gradients",
+        lambda c: InfluenceFunction(solver=GRADIENTS, **c),
+        last=True,
+        choice="damping_cg",
     ),
 )

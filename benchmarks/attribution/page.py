@@ -10,6 +10,7 @@ _PICKED = {
     "planted": "planted truth",
     "steps": "retraining, other queries",
     "damping": "retraining, other queries",
+    "damping_cg": "retraining, other queries",
     "trak": "retraining, other queries",
 }
 
@@ -116,7 +117,11 @@ def _choices(results: dict[str, Any]) -> str:
 
 def _trials(choices: dict[str, Any]) -> str:
     """Show the other trials, each with its LDS on the other queries."""
-    titles = {"damping": "Influence function with EK-FAC", "trak": "TRAK"}
+    titles = {
+        "damping": "Influence function with EK-FAC",
+        "damping_cg": "Influence function with conjugate gradients",
+        "trak": "TRAK",
+    }
     parts = []
     for name, title in titles.items():
         for_name = choices.get(name, {"trials": []})["trials"]
