@@ -16,7 +16,7 @@ _PICKED = {
 
 #: LDS on another data set (an MLP on MNIST), read off the bars of dattri's paper (Deng et al., NeurIPS 2024).
 PUBLISHED = {
-    "influence_cg": 0.26,
+    "influence_cg_own": 0.26,
     "tracin": 0.15,
     "tracin_last": 0.10,
     "tracin_cosine": 0.12,
@@ -63,7 +63,7 @@ def _table(results: dict[str, Any], models: int) -> str:
         single = [case for case in cases if len(case["models"]) == 1]
         several = next((case for case in cases if len(case["models"]) > 1), None)
         seconds = sum(case["cpu_seconds"] for case in single) / len(single) / results["settings"]["queries"]
-        few = f" ({summary['models']} model)" if summary["models"] < models else ""
+        few = f" ({summary['models']} of {models} models)" if summary["models"] < models else ""
         lines.append(
             f"| {single[0]['label']}{few} | {_PICKED[single[0]['choice']] if name != 'random' else ''} |"
             f" {_with_interval(summary['margin'])} | {_with_interval(summary['loss'])} |"
