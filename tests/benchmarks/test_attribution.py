@@ -54,21 +54,23 @@ def test_the_bank_goes_on_where_it_stopped(tmp_path):
 
 def test_a_run_writes_json_and_a_section(tmp_path):
     out = tmp_path / "attribution.json"
-    arguments = ["--quick", "--seeds", "0", "1", "--out", str(out), "--rows", "random", "tracin_last"]
+    arguments = ["--quick", "--seeds", "0", "1", "--out", str(out), "--rows", "random", "forward_inf_tuned"]
     main(arguments)
     results = json.loads(out.read_text())
     assert [(case["name"], case["models"]) for case in results["cases"]] == [
         ("random", [0]),
         ("random", [1]),
-        ("tracin_last", [0]),
-        ("tracin_last", [1]),
-        ("tracin_last", [0, 1]),
+        ("forward_inf_tuned", [0]),
+        ("forward_inf_tuned", [1]),
+        ("forward_inf_tuned", [0, 1]),
     ]
     assert results["settings"]["samples"] == QUICK.samples
-    assert -1 <= results["single_model"]["tracin_last"]["margin"]["score"] <= 1
+    assert -1 <= results["single_model"]["forward_inf_tuned"]["margin"]["score"] <= 1
     table = section(results)
     assert table.startswith("## ")
-    assert "TracIn, last checkpoint" in table
+    assert "tuned on planted truth" in table
+    best = max(results["choices"]["planted"]["trials"], key=lambda t: (t["hit_rate"], t["reciprocal_rank"]))
+    assert results["choices"]["planted"]["chosen"] == {"steps": best["steps"], "radius": best["radius"]}
     main(arguments)  # nothing is left to do
     assert json.loads(out.read_text())["cases"] == results["cases"]
 
