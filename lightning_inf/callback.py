@@ -79,6 +79,8 @@ class InfluenceCallback(Callback):
             step itself computes them.
         keep_checkpoints: The most checkpoints to capture; first and last are among them.
         individual_references: How many references are also asked alone, highest loss first.
+        full_attributions: Of those, write the influence of every training sample to ``attributions_full.parquet``, not
+            only the strongest.
         learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
         weights: Analyse the ``current`` weights at the end of training, or those ``averaged`` by a
             ``WeightAveraging`` or ``StochasticWeightAveraging`` callback.
@@ -116,6 +118,7 @@ class InfluenceCallback(Callback):
         record: bool = True,
         keep_checkpoints: int = 10,
         individual_references: int = 16,
+        full_attributions: bool = False,
         learning_rate: float | list[float] | None = None,
         weights: Literal["current", "averaged"] = "current",
         backend: Backend = "auto",
@@ -133,6 +136,7 @@ class InfluenceCallback(Callback):
             budget=budget,
             max_samples=max_samples,
             individual_references=individual_references,
+            full_attributions=full_attributions,
             learning_rate=learning_rate,
             backend=backend,
             parameters=parameters,

@@ -81,7 +81,7 @@ class Decider:
         hardest = sorted((i for i in losses if i not in references.excluded), key=lambda i: (-losses[i], i))
         wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
         budget = self.settings.budget_seconds(epoch_seconds)
-        units = self._measure(checkpoints[-1])
+        units = self._measure(checkpoints[-1], self._kinds(wanted))
         tuning, spent = Tuner(self.trial, self.depends, self._kept("tuning")).tune(self.settings.methods, budget)
         methods = with_chosen(self.settings.methods, tuning)
         beside = spent + self._diagnosing(units, methods)
@@ -106,17 +106,24 @@ class Decider:
             },
         }
 
-    def _measure(self, checkpoint: Checkpoint) -> UnitCosts:
+    def _measure(self, checkpoint: Checkpoint, asked: set[type] | None) -> UnitCosts:
         """Time each kind of work on two batches, of half the size where memory runs out."""
         subject = self.subject
         weights, indices, size = self.weights(checkpoint), self.chunks.indices, subject.batch_size
         while True:
             try:
-                return measure(self.evaluator, subject.train, subject.transfer, weights, size, indices)
+                return measure(self.evaluator, subject.train, subject.transfer, weights, size, indices, asked)
             except (MemoryError, RuntimeError) as error:
                 if size == 1 or not out_of_memory(error):
                     raise
                 size //= 2
+
+    def _kinds(self, wanted: Extent) -> set[type] | None:
+        """Name the kinds of measurements that will be asked; None where a method has yet to choose what it asks."""
+        methods = self.settings.methods
+        if any(method.candidates() for method in methods):
+            return None
+        return {type(m) for work in self.plan(wanted, methods) for m in work.measurements}
 
     def _diagnosing(self, units: UnitCosts, methods: Sequence[Method]) -> float:
         """Estimate what it takes to halve the steps afterwards: a part of the samples is scored twice."""

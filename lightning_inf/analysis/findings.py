@@ -14,6 +14,7 @@ from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.planted import describe_planted
 from lightning_inf.analysis.preflight import Subject
+from lightning_inf.analysis.score import FULL
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.audit.agreement import agreement
 from lightning_inf.audit.mislabeled import LabelIssues, complete_label_score, label_issues, per_class
@@ -26,6 +27,8 @@ from lightning_inf.methods.collect import Scores
 
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
+#: Files whose checksums the summary has, those of them that were written.
+_FILES = ("scores.parquet", "attributions.parquet", FULL)
 
 
 def write_findings(
@@ -103,7 +106,7 @@ def write_findings(
         "non_finite": non_finite(judged, scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored), settings),
         "cost": account.cost,
-        "files": {name: describe(directory / name) for name in ("scores.parquet", "attributions.parquet")},
+        "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
     write_json(directory / "summary.json", content)
     html.render(directory)

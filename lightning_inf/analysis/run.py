@@ -22,13 +22,13 @@ from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.findings import headline, show, write_findings
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
+from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
-from lightning_inf.data.identity import fingerprint
+from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_json
-from lightning_inf.methods.collect import collect
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
@@ -128,8 +128,7 @@ class _Analysis:
         ledger = self._ledger(account.decided)
         if self.ranks.rank == 0:
             announce(account, self.chunks.scored)
-        total = self.chunks.scored * len(passes)
-        with progress(self.trainer, math.ceil(total / self.ranks.world)) as advance:
+        with progress(self.trainer, math.ceil(self.chunks.scored * len(passes) / self.ranks.world)) as advance:
             self._sweep(ledger, advance).run(passes)
         if self.ranks.rank != 0:
             self.ranks.wait("done")
@@ -276,9 +275,8 @@ class _Analysis:
         self, account: Account, questions: dict[str, list[Question]], passes: Sequence[Pass], ledger: Ledger
     ) -> dict[str, Any]:
         """Score, audit, write, print and log, on rank 0."""
-        calibration = self.settings.calibration
-        withheld = () if calibration is None else calibration.labels
-        scores = collect(questions, self.settings.methods, ledger, passes, self.chunks, withheld)
+        name_of = namer(self.trainer, self.module, self.subject.train.dataset)
+        scores = score(self.settings, questions, ledger, passes, self.chunks, self.directory, name_of)
         account.planted = self._planted
         infos = [ledger.info(work) for work in passes]
         used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}

@@ -37,6 +37,7 @@ class Settings:
     budget: float | str | None = "3 epochs"
     max_samples: int | None = None
     individual_references: int = 16
+    full_attributions: bool = False
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"
     parameters: str | Sequence[str] | None = None
@@ -74,6 +75,11 @@ class Settings:
                 raise ValueError(f"{name}=: expected 1 or more, found {value}.")
         if self.individual_references < 0:
             raise ValueError(f"individual_references=: expected 0 or more, found {self.individual_references}.")
+        if self.full_attributions and not self.individual_references:
+            raise ValueError(
+                "full_attributions=True: expected individual_references of 1 or more, found 0; attributions are of"
+                " references that are asked one by one."
+            )
         self.budget_seconds(None)
         self._check_parameters()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ def collect(
     passes: Sequence[Pass],
     chunks: Chunks,
     withheld: Collection[int] = (),
+    write: Callable[[np.ndarray, dict[tuple[str, int], np.ndarray]], None] | None = None,
 ) -> Scores:
     """Score every chunk once; only the scores stay in memory.
 
@@ -78,6 +79,7 @@ def collect(
         passes: Whose answers they are.
         chunks: The index range.
         withheld: Samples whose scores are not to be reported: they carried a planted label.
+        write: Takes a chunk's indices and its scores by method and single reference, chunk by chunk.
 
     Returns:
         The scores.
@@ -92,17 +94,19 @@ def collect(
     for number in range(len(chunks)):
         indices = np.asarray(chunks[number])
         answers = ledger.read(passes, number)
+        alone: dict[tuple[str, int], np.ndarray] = {}
         for method in methods:
             for question in questions[method.name]:
-                for name, values in question.score(answers, indices).items():
+                for name, found in question.score(answers, indices).items():
+                    values = np.where(np.isin(indices, hidden), np.nan, found)
                     reference = question.target.reference if question.target else None
                     if reference is None:
-                        whole = columns.setdefault(name, np.full(chunks.samples, np.nan))
-                        whole[indices] = np.where(np.isin(indices, hidden), np.nan, values)
+                        columns.setdefault(name, np.full(chunks.samples, np.nan))[indices] = values
                     else:
-                        ends.setdefault((method.name, reference), Ends()).take(
-                            indices, np.where(np.isin(indices, hidden), np.nan, values)
-                        )
+                        ends.setdefault((method.name, reference), Ends()).take(indices, values)
+                        alone[method.name, reference] = values
+        if write is not None:
+            write(indices, alone)
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
     asking = [method.name for method in methods if method.kind == "references"]

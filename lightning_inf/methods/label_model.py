@@ -43,7 +43,7 @@ FREEDOM = 0.5
 TEMPERATURE = 0.15
 #: No class is ruled out by a single source.
 FLOOR = 1e-3
-_RESAMPLES = 20
+_RESAMPLES = 10
 
 
 @dataclass(frozen=True)

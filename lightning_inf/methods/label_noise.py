@@ -45,7 +45,7 @@ def calibrate(sources: Sequence[Array], labels: NDArray[np.int64], start: Array 
     first = (
         np.zeros(count + stack.shape[2]) if start is None else np.concatenate([np.log(start[:count]), start[count:]])
     )
-    found = minimum(loss, first)
+    found = minimum(loss, first, rounds=60 if start is None else 10)
     return np.concatenate([np.exp(found[:count]), found[count:]])
 
 

@@ -44,7 +44,7 @@ class LabelQuality(Method):
     says nothing, and ``label_score`` is that of :class:`~lightning_inf.methods.training_dynamics.TrainingDynamics`.
 
     Args:
-        checkpoints: How many checkpoints' features are asked, evenly spaced.
+        checkpoints: How many checkpoints' features are asked: of two, one after a third of the training and the last.
         pool: The most training samples among which neighbours are sought.
         seed: Seed of the part that it is fitted on.
         name: The method's name in the report.
@@ -64,7 +64,7 @@ class LabelQuality(Method):
         " without the sample, its nearest neighbours, and which classes are taken for which"
     )
 
-    def __init__(self, checkpoints: int = 4, pool: int = POOL, seed: int = 0, name: str = "label_quality") -> None:
+    def __init__(self, checkpoints: int = 2, pool: int = POOL, seed: int = 0, name: str = "label_quality") -> None:
         if checkpoints < 1:
             raise ValueError(f"LabelQuality(checkpoints=...): expected 1 or more, found {checkpoints}")
         if pool < 10:
@@ -95,17 +95,16 @@ class LabelQuality(Method):
         places = self._places(setting)
         recorded = _usable(setting.recorded)
         beliefs = [BeliefsAt(c, Neighbourhood(c, self.pool, setting.joint.key)) for c in places]
-        looks = [OutputsAt(setting.final)] if recorded is not None else [OutputsAt(c) for c in places]
+        # What was recorded knows the labels, too: then no forward pass is needed for them.
+        looks = [OutputsAt(c) for c in places] if recorded is None else []
         inquiry = _Inquiry(beliefs, looks, recorded, self._fitted(setting), dict(setting.planted), self.seed)
         return [Question(None, [*beliefs, *looks], inquiry.score, inquiry.remarks, inquiry.study, inquiry.details)]
 
     def _places(self, setting: Setting) -> list[Checkpoint]:
-        """Choose evenly spaced checkpoints, the analysed one last."""
+        """Choose evenly spaced checkpoints, the analysed one last, the first half a stride after the beginning."""
         found = list(setting.checkpoints)
         count = min(self.checkpoints, len(found))
-        if count == 1:
-            return [found[-1]]
-        return [found[round(i * (len(found) - 1) / (count - 1))] for i in range(count)]
+        return [found[round((2 * i + 1) * (len(found) - 1) / (2 * count - 1))] for i in range(count)]
 
     def _fitted(self, setting: Setting) -> np.ndarray:
         """Draw the samples that the model is fitted on; planted ones are always among them."""
@@ -156,8 +155,8 @@ class _Inquiry:
         self._recalled = self.model.probability(self.model.suspicion(planted)).tolist() if truth else []
 
     def score(self, answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Score a chunk; the outputs alone where there is no model."""
-        final = at_final(answers[self.looks[-1].key])
+        """Score a chunk; the labels and outputs alone where there is no model."""
+        final = at_final(answers[self.looks[-1].key]) if self.looks else {"label": self._recorded_labels(indices)}
         found = self._evidence(answers, indices) if self.model is not None else None
         if found is None or self.model is None:
             return final
@@ -203,7 +202,7 @@ class _Inquiry:
         """Read a chunk's answers; None, with the reason, where a source is missing."""
         here = [answers[b.key] for b in self.beliefs if b.key in answers]
         outputs = [answers[look.key] for look in self.looks]
-        if not here or "label" not in outputs[0]:
+        if not here or (outputs and "label" not in outputs[0]):
             self.reason = self.reason or "the model is no single-label classifier, or its last module takes no features"
             return None
         classes = here[0]["linear"].shape[1]
@@ -212,8 +211,15 @@ class _Inquiry:
             return None
         linear = np.stack([found["linear"] for found in here]).astype(np.float64)
         votes = np.stack([found["votes"] for found in here]).astype(np.float64)
-        label = np.where(np.isfinite(linear).all(axis=(0, 2)), outputs[-1]["label"], -1).astype(np.int64)
+        given = outputs[-1]["label"] if outputs else self._recorded_labels(indices)
+        label = np.where(np.isfinite(linear).all(axis=(0, 2)), given, -1).astype(np.int64)
         return Evidence(label, linear, votes, self._course(outputs, indices, classes))
+
+    def _recorded_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Labels as training saw them; -1 for samples that it never saw or that its loss ignored."""
+        assert self.recorded is not None
+        assert self.recorded.label is not None
+        return self.recorded.label[indices].astype(np.int64)
 
     def _course(self, outputs: Sequence[Mapping[str, np.ndarray]], indices: np.ndarray, classes: int) -> np.ndarray:
         """Mean probabilities over the course of training, shape ``(n, C)``."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array) -> Array:
+def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array, rounds: int = 60) -> Array:
     """Minimise a smooth function that returns its value and gradient (L-BFGS)."""
     theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([theta], max_iter=rounds, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         value, slope = loss(theta.detach().numpy())

@@ -51,8 +51,9 @@ class Neighbourhood:
         """Compute the bank, and what it says of the references.
 
         Returns:
-            The parts of a :class:`~lightning_inf.model.beliefs.Bank`; ``index``, the samples in it; and
-            ``reference_linear``, ``reference_votes`` of shape ``(R, C)`` with ``reference_label`` of shape ``(R,)``.
+            The parts of a :class:`~lightning_inf.model.beliefs.Bank`; ``index``, the samples in it, with ``own_linear``
+            and ``own_votes``, what the bank says of them; and ``reference_linear``, ``reference_votes`` of shape
+            ``(R, C)`` with ``reference_label`` of shape ``(R,)``.
 
         Raises:
             Unavailable: If the model is no single-label classifier, or its head takes no features.
@@ -74,7 +75,9 @@ class Neighbourhood:
             "reference_votes": bank.votes(features, nowhere),
             "reference_label": given,
         }
-        return {**bank.tensors(), "index": index[inside], **said}
+        places = torch.arange(len(inside), device=held.device)
+        own = {"own_linear": bank.linear(bank.features, places), "own_votes": bank.votes(bank.features, places)}
+        return {**bank.tensors(), "index": index[inside], **own, **said}
 
     @staticmethod
     def aside(vector: Vector) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
-"""``scores.parquet`` and ``attributions.parquet``."""
+"""``scores.parquet``, ``attributions.parquet`` and ``attributions_full.parquet``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,33 @@ _ATTRIBUTIONS = pa.schema(
         ("method", pa.string()),
     ]
 )
+
+
+@contextlib.contextmanager
+def full_attributions(
+    path: Path, pairs: Sequence[tuple[str, int]], name_of: Callable[[int], str]
+) -> Iterator[Callable[[np.ndarray, Mapping[tuple[str, int], np.ndarray]], None]]:
+    """Write every attribution, chunk by chunk: one row a training sample, one column a method and reference.
+
+    Args:
+        path: ``attributions_full.parquet``; whole when the block ends well, else absent.
+        pairs: Method and reference of each column, which is named ``method[reference]``.
+        name_of: Names a training sample.
+
+    Yields:
+        A function that takes a chunk's indices and its scores by pair; a pair without scores is null.
+    """
+    fields = [("index", pa.int64()), ("sample_id", pa.string())]
+    schema = pa.schema([*fields, *((f"{method}[{reference}]", pa.float64()) for method, reference in pairs)])
+    options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": ["sample_id"]}
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
+
+        def write(indices: np.ndarray, scores: Mapping[tuple[str, int], np.ndarray]) -> None:
+            names = pa.array([_clean(name_of(int(i))) for i in indices], pa.string())
+            columns = [_floats(scores.get(pair), len(indices), pa.float64()) for pair in pairs]
+            writer.write_table(pa.table([pa.array(indices, pa.int64()), names, *columns], schema=schema))
+
+        yield write
 
 
 def _write(path: Path, tables: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,7 @@ def measure(
     weights: Weights,
     batch_size: int,
     indices: Sequence[int],
+    asked: Collection[type] | None = None,
 ) -> UnitCosts:
     """Time each kind of work on two batches; the first warms up.
 
@@ -96,6 +97,8 @@ def measure(
         weights: Any weights of the model.
         batch_size: As the sweep will use it.
         indices: The samples that will be scored.
+        asked: The kinds of measurements that are asked for; a kind of work that none needs is not timed and counts
+            nothing. None: all.
 
     Returns:
         Seconds a sample.
@@ -106,14 +109,22 @@ def measure(
     batches = list(stream(samples, lists, transfer))
     load = (time.perf_counter() - started) / sum(len(part) for part in lists)
     try:
-        return _time(evaluator, weights, batches, load)
+        return _time(evaluator, weights, batches, load, asked)
     except IndexError as error:
         both = [index for part in lists for index in part]
         raise culprit(evaluator.model, weights, samples, transfer, both, error) from error
 
 
-def _time(evaluator: Evaluator, weights: Weights, batches: list[tuple[list[int], Any]], load: float) -> UnitCosts:
+def _time(
+    evaluator: Evaluator,
+    weights: Weights,
+    batches: list[tuple[list[int], Any]],
+    load: float,
+    asked: Collection[type] | None,
+) -> UnitCosts:
     """Time the work on the second batch, once the first has warmed it up."""
+    everything = asked is None
+    differentiated = everything or bool({DerivativeAt, GradientNormAt, SelfAscentAt} & set(asked or ()))
     (first, warm), (part, batch) = batches
     sizes, model = {id(warm): len(first), id(batch): len(part)}, evaluator.model
 
@@ -125,11 +136,15 @@ def _time(evaluator: Evaluator, weights: Weights, batches: list[tuple[list[int],
         columns = describe(model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
         forward = timed(lambda b: model.outputs(weights, b))
+    if not differentiated and LossAt not in (asked or ()):
+        return UnitCosts(load, 0.0, forward, forward, 0.0, 0.0, output_bytes)
     with model.trunk:
         model.share(weights, warm)  # the first that is shared is checked, which takes longer
         shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
-        gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
-        derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
+        gradient = derivative = 0.0
+        if differentiated:
+            gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
+            derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
         if model.trunk.of(weights.fixed, batch) is None:
             return UnitCosts(load, 0.0, forward, forward, derivative, gradient, output_bytes)
         displaced = _displaced(model, weights, batch) / len(part)

@@ -48,6 +48,22 @@ def describe(outputs: Outputs) -> dict[str, Tensor]:
     return columns
 
 
+def known(stored: Vector, indices: Sequence[int]) -> dict[str, Tensor] | None:
+    """Look up what a neighbourhood has said of the samples in it; None where one of the batch is not.
+
+    Args:
+        stored: What :class:`~lightning_inf.probes.neighbourhood.Neighbourhood` made.
+        indices: Of the batch's samples in the training data.
+
+    Returns:
+        The columns of :class:`~lightning_inf.sweep.measurements.BeliefsAt`, without a forward pass.
+    """
+    place = _places(stored, indices)
+    if bool((place < 0).any()):
+        return None
+    return {"linear": stored["own_linear"][place].half(), "votes": stored["own_votes"][place].half()}
+
+
 def consult(stored: Vector, rows: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
     """Ask a neighbourhood about a batch.
 
@@ -60,8 +76,13 @@ def consult(stored: Vector, rows: Tensor, indices: Sequence[int]) -> dict[str, T
         The columns of :class:`~lightning_inf.sweep.measurements.BeliefsAt`.
     """
     bank = Bank(**{name: stored[name] for name in Bank.__dataclass_fields__})
-    wanted = torch.tensor(indices, device=rows.device)
-    place = torch.searchsorted(stored["index"], wanted).clamp_max(len(stored["index"]) - 1)
-    place = torch.where(stored["index"][place] == wanted, place, -1)
-    features = bank.prepared(rows)
+    place, features = _places(stored, indices), bank.prepared(rows)
     return {"linear": bank.linear(features, place).half(), "votes": bank.votes(features, place).half()}
+
+
+def _places(stored: Vector, indices: Sequence[int]) -> Tensor:
+    """Find each sample's row in the bank, -1 where it has none; shape ``(B,)``."""
+    index = stored["index"]
+    wanted = torch.tensor(indices, device=index.device)
+    place = torch.searchsorted(index, wanted).clamp_max(len(index) - 1)
+    return torch.where(index[place] == wanted, place, -1)

@@ -16,7 +16,7 @@ from lightning_inf.model.output import Output
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
-from lightning_inf.sweep.describe import consult, describe
+from lightning_inf.sweep.describe import consult, describe, known
 from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.measurements import (
     BeliefsAt,
@@ -154,7 +154,13 @@ class Evaluator:
         along = [m for m in measurements if isinstance(m, DerivativeAt) and m.tangent.key in vectors]
         norms = [m for m in measurements if isinstance(m, GradientNormAt)]
         looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
-        asked = [m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors]
+        asked = []
+        for question in (m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors):
+            found = known(vectors[question.neighbourhood.key], indices)
+            if found is not None:
+                answers[question.key] = found
+            else:
+                asked.append(question)
         if looks or asked:
             with (
                 torch.no_grad(),
