@@ -86,9 +86,10 @@ def hardest(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, penalty: float
     rotated = x @ axes[2][kept].T
     model = Logistic(rotated, y, penalty)
     theta = model.fit(torch.full((len(y),), 1 / len(y), dtype=torch.float64))
-    logits = torch.cat([test_x @ axes[2][kept].T, torch.ones(len(test_x), 1, dtype=torch.float64)], 1) @ (
-        model.basis @ theta
-    ).T
+    logits = (
+        torch.cat([test_x @ axes[2][kept].T, torch.ones(len(test_x), 1, dtype=torch.float64)], 1)
+        @ (model.basis @ theta).T
+    )
     return F.cross_entropy(logits, test_y, reduction="none").topk(queries).indices
 
 

@@ -155,9 +155,7 @@ class Logistic:
             f" {float(gradient.flatten(1).norm(dim=1).max()):g}"
         )
 
-    def _descend(
-        self, theta: Tensor, value: Tensor, step: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _descend(self, theta: Tensor, value: Tensor, step: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take the steps, halving those that raise the objective by more than rounding does."""
         for _ in range(20):
             moved = theta + step

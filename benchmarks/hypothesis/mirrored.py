@@ -33,9 +33,7 @@ class Mirror:
         reference_y: Reference labels, shape ``(q,)``.
     """
 
-    def __init__(
-        self, module: LightningModule, x: Tensor, y: Tensor, reference_x: Tensor, reference_y: Tensor
-    ) -> None:
+    def __init__(self, module: LightningModule, x: Tensor, y: Tensor, reference_x: Tensor, reference_y: Tensor) -> None:
         module.eval()
         self.batch, self.count = [x, y], len(y)
         self.weights = Weights.of(module)
