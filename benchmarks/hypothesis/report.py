@@ -131,6 +131,7 @@ def _estimators(cases: Sequence[Results]) -> str:
         "forward_inf_plain": "Forward-INF plain",
         "forward_inf_normalized": "normalised",
         "forward_inf_limit": "limit",
+        "forward_inf_preconditioned": "preconditioned",
     }
     rows = [
         [TITLES[data], str(samples), f"{penalty:g}", *(_cell(seeds, _of(f"loo~{name}")) for name in names)]
