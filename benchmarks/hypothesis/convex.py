@@ -57,8 +57,9 @@ def estimators(penalty: float) -> dict[str, ForwardINF | InfluenceFunction]:
 class Linear(LightningModule):
     """The fitted model in the coordinates it was fitted in."""
 
-    def __init__(self, theta: Tensor, classes: int = 10) -> None:
+    def __init__(self, theta: Tensor) -> None:
         super().__init__()
+        classes = len(theta) + 1
         full = contrasts(classes) @ theta
         self.map = nn.Linear(full.shape[1] - 1, classes).double()
         with torch.no_grad():

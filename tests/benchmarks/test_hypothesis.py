@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.data import data_root
 from benchmarks.hypothesis import groups, section
 from benchmarks.hypothesis.__main__ import main
-from benchmarks.hypothesis.convex import influence
+from benchmarks.hypothesis.convex import influence, package
 from benchmarks.hypothesis.logistic import Logistic, in_span
 
 
@@ -52,6 +52,18 @@ def test_influence_is_the_limit_of_leaving_out_a_little(problem):
     moved = model.refit(theta, factor, weights, 1e-13)
     measured = (model.losses(theta[None])[0, n] - model.losses(moved.theta)[:, n]) / little
     torch.testing.assert_close(influence(model, theta, factor, n)[0], measured, rtol=1e-2, atol=1e-6)
+
+
+def test_influence_by_the_package_is_the_closed_form_with_a_damped_intercept(problem):
+    x, y = problem
+    x, n, penalty = in_span(x), len(y) - 3, 0.1
+    model = Logistic(x, y, penalty, classes=4)
+    weights = torch.cat([torch.full((n,), 1 / n), torch.zeros(3)]).double()
+    theta = model.fit(weights)
+    model.decay[-1] = penalty
+    expected = influence(model, theta, model.hessian_factor(theta, weights), n)
+    found = package(theta, x, y, penalty, queries=3)["influence_function_cg"]
+    torch.testing.assert_close(-found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_pooling_before_relu_changes_nothing():
