@@ -59,7 +59,7 @@ GROUPS = """\
 The authors' CNN and recipe: 1.5 % of the training data, a share of them mislabelled, 30 overlapping groups from all clean to all
 mislabelled, every training repeated 5 times with noise of its own, correlations over the groups. Models that do not depend on
 the group are trained once and shared, 160 trainings instead of 305 for one number of references. The paper's numbers
-are those of Table 5 for 500 references, and of Table 4 for fewer, where the share of wrong labels is not told."""
+are those of Table 5 for 500 references, and of Table 4 for fewer, which doesn't tell the share of wrong labels."""
 
 FORWARD = """\
 *Plain*: Algorithm 1 with 2 steps of .01 along the references' gradient, as for Table 7 but without weight decay in the ascent;
