@@ -52,10 +52,10 @@ kept as it was, where the authors' code lets it fall with every sample more."""
 ESTIMATORS = """\
 How the estimators agree with leaving one out, raw signs: Eq. 4 has that of Eq. 1, this package's scores the other one
 (positive where a sample helps). *Plain*: Algorithm 1 with 2 steps of .01; *normalised*: this package's default; *limit*: its
-derivative (`steps=0`); *preconditioned*: one step of the default length along `H^-1 g`. *Plain*, *normalised* and *limit* put the identity in the
-place of `H^-1`. The package's `H` has the penalty on the intercept too; that is the whole of what `InfluenceFunction()` and
-Eq. 4 differ by. Eq. 4 is the first order of Eq. 1 and of Eq. 2 alike: where it falls short of Eq. 1, a single sample moves the
-fit too far for first order, and so far the mirror is blurred as well."""
+derivative (`steps=0`); *preconditioned*: one step of the default length along `H^-1 g`, where the other three have the
+identity in the place of `H^-1`. The package's `H` has the penalty on the intercept too; that is the whole of what
+`InfluenceFunction()` and Eq. 4 differ by. Eq. 4 is the first order of Eq. 1 and of Eq. 2 alike: where it falls short of Eq. 1, a
+single sample moves the fit too far for first order, and so far the mirror is blurred as well."""
 
 GROUPS = """\
 The authors' CNN and recipe: 1.5 % of the training data, a share of them mislabelled, 30 overlapping groups from all clean to all
