@@ -26,10 +26,21 @@ TRAINED_ON = {"mnist": 1050, "fashion_mnist": 1050, "cifar10": 900}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of the study is run."""
+    """How much of the study is run.
+
+    Attributes:
+        groups: Groups of training samples.
+        repeats: Trainings without each group.
+        shared: Trainings of all samples, and with each number of references: those that serve all groups. Where they are
+            few, their noise is the same for all groups and doesn't average out over them.
+        epochs: Of each training.
+        references: Numbers of references.
+        samples: Training samples, None for as many as the paper has.
+    """
 
     groups: int = 30
     repeats: int = 5
+    shared: int = 5
     epochs: int = 10
     references: tuple[int, ...] = (50, 100, 500)
     samples: int | None = None
@@ -152,11 +163,11 @@ def retrained(data: Data, members: list[np.ndarray], sizes: Sizes, *name: Any) -
     A model with the references doesn't depend on the group that is asked about, so one serves all groups, and the models of
     all samples serve both sides: 160 trainings instead of 305 where there is one size of references.
     """
-    for repeat in range(sizes.repeats):
+    for repeat in range(sizes.shared):
         yield "all", repeat, train(data.x, data.y, sizes.epochs, *name, "all", repeat)
     for count in sizes.references:
         x, y = torch.cat([data.x, data.reference_x[:count]]), torch.cat([data.y, data.reference_y[:count]])
-        for repeat in range(sizes.repeats):
+        for repeat in range(sizes.shared):
             yield "with", count, train(x, y, sizes.epochs, *name, "with", count, repeat)
     for group, member in enumerate(members):
         kept = np.setdiff1d(np.arange(len(data.y)), member)
@@ -177,13 +188,13 @@ def case(name: str, share: float, seed: int, root: Path, sizes: Sizes) -> dict[s
     for kind, which, module in retrained(data, members, sizes, name, share, seed):
         trainings += 1
         if kind == "all":
-            before["train"] += losses(module, data.x, data.y) / sizes.repeats
-            before["references"] += losses(module, data.reference_x, data.reference_y) / sizes.repeats
-            right += accuracy(module, data) / sizes.repeats
+            before["train"] += losses(module, data.x, data.y) / sizes.shared
+            before["references"] += losses(module, data.reference_x, data.reference_y) / sizes.shared
+            right += accuracy(module, data) / sizes.shared
             for key, scores in mirrored(module, data, sizes).items():
-                forward[key] += scores / sizes.repeats
+                forward[key] += scores / sizes.shared
         elif kind == "with":
-            after_adding[which] += losses(module, data.x, data.y) / sizes.repeats
+            after_adding[which] += losses(module, data.x, data.y) / sizes.shared
         else:
             after_removal[which] += losses(module, data.reference_x, data.reference_y) / sizes.repeats
     found = {}
@@ -201,6 +212,7 @@ def case(name: str, share: float, seed: int, root: Path, sizes: Sizes) -> dict[s
         "samples": len(data.y),
         "group_size": len(members[0]),
         "trainings": trainings,
+        "shared_repeats": sizes.shared,
         "reference_accuracy": right,
         "references": found,
         "seconds": round(time.perf_counter() - started, 1),
