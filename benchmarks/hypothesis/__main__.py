@@ -78,8 +78,7 @@ def group_jobs(options: argparse.Namespace, root: Path, seed: int, rows: Sequenc
         if name in options.data:
             sizes = groups.Sizes(4, 1, 1, 2, (10, 20), 100) if options.quick else groups.Sizes(shared=options.shared)
             run = lambda a=name, b=share, c=sizes: groups.case(a, b, seed, root, c)  # type: ignore[misc]  # noqa: E731
-            more = "" if options.shared == groups.Sizes().shared else f"-{options.shared}"
-            yield Job("groups", f"{name}-{share}-{seed}{more}", run)
+            yield Job("groups", f"{name}-{share}-{sizes.shared}-{seed}", run)
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", nargs="+", default=["mnist", "fashion_mnist", "cifar10"])
     parser.add_argument("--studies", nargs="+", default=["convex", "groups"], choices=["convex", "groups"])
-    parser.add_argument("--shared", type=int, default=5, help="Trainings of each model that serves all groups.")
+    parser.add_argument(
+        "--shared", type=int, default=groups.Sizes().shared, help="Trainings of each model that serves all groups."
+    )
     parser.add_argument("--quick", action="store_true", help="Tiny sizes that say nothing, to see whether it runs.")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -89,10 +89,10 @@ def test_the_command_measures_goes_on_and_reports(tmp_path, capsys):
     assert np.mean(case["correlations"]["loo~dual"]["pearson"]) > 0.5
     assert np.mean(case["correlations"]["loo~influence_function"]["pearson"]) > 0.8
     assert np.mean(case["correlations"]["loo~influence_function_cg"]["pearson"]) < -0.8
-    group = results["groups"]["mnist-0.3-0"]
+    group = results["groups"]["mnist-0.3-1-0"]
     assert group["trainings"] == 1 + 2 + 4
     assert len(group["references"]["20"]["effects"]["removal"]) == 4
     capsys.readouterr()
     main(arguments)
-    assert "mnist-0.3-0:" not in capsys.readouterr().out  # nothing is measured twice
+    assert "mnist-0.3-1-0:" not in capsys.readouterr().out  # nothing is measured twice
     assert section(results).startswith("## ")
