@@ -32,8 +32,8 @@ class Sizes:
         groups: Groups of training samples.
         repeats: Trainings without each group.
         shared: Trainings of all samples, and with each number of references: those that serve all groups. Where they are
-            few, their noise is the same for all groups and doesn't average out over them; with the paper's 5 it turned the
-            sign of Fashion-MNIST's correlation at 50 references (seed 0), with 10 no longer.
+            few, their noise is the same for all groups and doesn't average out over them: with the paper's 5 it can turn
+            the sign of the correlation where the references are few, too.
         epochs: Of each training.
         references: Numbers of references.
         samples: Training samples, None for as many as the paper has.
