@@ -126,6 +126,9 @@ COLUMNS = {
     "is_label_issue": pa.bool_(),
     "label_score": pa.float32(),
     "label_rank": pa.int64(),
+    "dynamics_score": pa.float64(),
+    "dynamics_rank": pa.int64(),
+    "neighbour_agreement": pa.float64(),
     "self_influence": pa.float64(),
     "self_influence_rank": pa.int64(),
     "forward_inf": pa.float64(),
@@ -281,7 +284,8 @@ def test_the_summary_agrees_with_the_table(directory: Path) -> None:
     assert found["dataset"]["classes"] == CLASSES
     assert sum(entry["samples"] for entry in found["classes"]) == SAMPLES
     assert sum(entry["label_issues"] for entry in found["classes"]) == issues
-    assert [m["name"] for m in found["methods"]] == ["training_dynamics", "forward_inf", "tracin", "self_influence"]
+    names = ["label_quality", "training_dynamics", "forward_inf", "tracin", "self_influence"]
+    assert [m["name"] for m in found["methods"]] == names
     for method in found["methods"]:
         assert method["scored"] == SAMPLES
         assert method["non_finite"] == 0
@@ -662,7 +666,7 @@ def test_known_issues_are_judged_among_the_scored(tmp_path: Path) -> None:
     )
     table, known = scores(directory), summary(directory)["known_issues"]
     assert known["count"] == sum(table["loss"][i] is not None for i in (0, 10, 20))
-    assert set(known["methods"]) == {"label_score", "forward_inf", "tracin"}
+    assert set(known["methods"]) == {"label_score", "dynamics_score", "forward_inf", "tracin"}
 
 
 def test_a_tiny_budget_leaves_out_checkpoints_first_and_says_so(tmp_path: Path) -> None:

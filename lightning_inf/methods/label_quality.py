@@ -159,7 +159,7 @@ class _Inquiry:
         final = at_final(answers[self.looks[-1].key]) if self.looks else {"label": self._recorded_labels(indices)}
         found = self._evidence(answers, indices) if self.model is not None else None
         if found is None or self.model is None:
-            return final
+            return final | {"neighbour_agreement": np.full(len(indices), np.nan)}  # the column is always there
         known = np.flatnonzero(found.label >= 0)
         part = found.take(known)
         columns = {

@@ -46,12 +46,11 @@ def write_scores(
         name_of: Names a sample.
         class_names: Names of the classes.
     """
-    names = [
-        "self_influence",
-        *(n for n in columns if n != "self_influence" and n not in (*DYNAMICS, *COUNTS, *_INTERNAL)),
-    ]
-    # Columns of training dynamics are always there; those of methods that did not run are not.
-    names = [n for n in names if n in columns]
+    # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
+    # those of methods that did not run are not.
+    first = ("dynamics_score", "neighbour_agreement", "self_influence")
+    others = [name for name in columns if name not in (*first, *DYNAMICS, *COUNTS, *_INTERNAL)]
+    names = [name for name in (*first, *others) if name in columns]
 
     def table(rows: slice) -> pa.Table:
         label = _label(columns, rows, samples)
