@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_inf.model.features import Features, watching_features
 from lightning_inf.model.output import Output
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
-from lightning_inf.sweep.describe import consult, describe, known
 from lightning_inf.sweep.displaced import losses_at
+from lightning_inf.sweep.looks import look
 from lightning_inf.sweep.measurements import (
-    BeliefsAt,
     DerivativeAt,
     GradientNormAt,
     LossAt,
     Measurement,
-    OutputsAt,
     SelfAscentAt,
 )
 from lightning_inf.sweep.self_ascent import positions, rises
@@ -150,31 +146,9 @@ class Evaluator:
         indices: Sequence[int],
     ) -> Answers:
         """Answer all measurements of one output but those that move each sample's own weights."""
-        answers: Answers = {}
+        answers: Answers = look(self.model, weights, measurements, vectors, batch, indices)
         along = [m for m in measurements if isinstance(m, DerivativeAt) and m.tangent.key in vectors]
         norms = [m for m in measurements if isinstance(m, GradientNormAt)]
-        looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
-        asked = []
-        for question in (m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors):
-            found = known(vectors[question.neighbourhood.key], indices)
-            if found is not None:
-                answers[question.key] = found
-            else:
-                asked.append(question)
-        if looks or asked:
-            with (
-                torch.no_grad(),
-                watching_features(self.model.module) if asked else nullcontext(Features()) as features,
-            ):
-                if any(isinstance(look, OutputsAt) for look in looks):
-                    columns = describe(self.model.outputs(weights, batch))
-                else:
-                    columns = {"loss": self.model.losses(weights.trainable, weights.fixed, batch)}
-            for look in looks:
-                answers[look.key] = columns if isinstance(look, OutputsAt) else {"loss": columns["loss"]}
-            for question in asked:
-                assert features.rows is not None  # or there would be no neighbourhood
-                answers[question.key] = consult(vectors[question.neighbourhood.key], features.rows, indices)
         tangents = [vectors[m.tangent.key] for m in along]
         if norms or (along and self._choose(len(tangents)) == "vmap"):
             self._gradients(answers, weights, along, tangents, norms, batch, size)

@@ -1,0 +1,57 @@
+"""What one forward pass without a graph answers: losses, outputs, and what the neighbours say."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_inf.model.features import Features, watching_features
+from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.sweep.describe import consult, describe, known
+from lightning_inf.sweep.measurements import BeliefsAt, LossAt, Measurement, OutputsAt
+
+
+def look(
+    model: SampleModel,
+    weights: Weights,
+    measurements: Sequence[Measurement],
+    vectors: dict[str, Vector],
+    batch: Any,
+    indices: Sequence[int],
+) -> dict[str, dict[str, Tensor]]:
+    """Answer what a single forward pass can; run none where nothing needs one.
+
+    Args:
+        model: The model.
+        weights: Where.
+        measurements: All at these weights; other kinds are passed over.
+        vectors: Neighbourhoods by key, among others.
+        batch: On the device.
+        indices: Of the batch's samples in the training data.
+
+    Returns:
+        Columns by measurement.
+    """
+    looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
+    asked = [m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors]
+    said = {m.key: known(vectors[m.neighbourhood.key], indices) for m in asked}
+    answers = {key: columns for key, columns in said.items() if columns is not None}
+    strange = [m for m in asked if said[m.key] is None]
+    if not looks and not strange:
+        return answers
+    watching = watching_features(model.module) if strange else contextlib.nullcontext(Features())
+    with torch.no_grad(), watching as features:
+        if any(isinstance(m, OutputsAt) for m in looks):
+            columns = describe(model.outputs(weights, batch))
+        else:
+            columns = {"loss": model.losses(weights.trainable, weights.fixed, batch)}
+    answers |= {m.key: columns if isinstance(m, OutputsAt) else {"loss": columns["loss"]} for m in looks}
+    for m in strange:
+        assert features.rows is not None  # or there would be no neighbourhood
+        answers[m.key] = consult(vectors[m.neighbourhood.key], features.rows, indices)
+    return answers
