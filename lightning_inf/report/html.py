@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lightning_inf.files import atomic, read_json
+from lightning_inf.report.reasons import why_default
 from lightning_inf.report.terminal import visible
 
 SCHEMA_VERSION = 1
@@ -119,7 +120,7 @@ def _context(directory: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "summary": summary,
         "lists": lists,
         "label_issue": next((issue for issue in summary["issues"] if issue["issue_type"] == "label"), None),
-        "reason": _why_default(summary),
+        "reason": why_default(summary),
         "attributions": _attributions(directory / "attributions.parquet", scores, by_references),
         "classes": sorted(summary["classes"] or [], key=_noise, reverse=True)[:CLASSES],
         "known": _known(summary),
@@ -155,36 +156,6 @@ def _list(scores: Path, summary: dict[str, Any], method: dict[str, Any], ranks: 
     filled = {column for row in rows for column in ranks if row[column] is not None}
     others = [(text, column) for column, text in ranks.items() if column != rank and column in filled]
     return RankedList(name, score, rank, method["polarity"], quality.get("average_precision"), rows, others)
-
-
-def _why_default(summary: dict[str, Any]) -> str:
-    """Say why ``label_score`` is the list to start with, or, where known truth disagrees, which list is better."""
-    reason = (
-        "This list is the default because label_score looks at how the model took in each label over the whole course "
-        "of training. A wrong label is resisted for longer than a right one, even if the final weights know both by "
-        "heart. The other lists ask what a sample does to other predictions, or how hard it pulls on the weights: rare but "
-        "right samples answer like wrong ones."
-    )
-    if len(summary["checkpoints"]) == 1:
-        reason += (
-            " This run lists one checkpoint: unless outputs were recorded while fitting (see Methods), "
-            "the label score has no more than that one to go by, and the advantage is lost."
-        )
-    measured = (summary["known_issues"] or {}).get("methods", {})
-    precision = {name: (values or {}).get("average_precision") for name, values in measured.items()}
-    own = precision.pop("label_score", None)
-    rivals = [(value, name) for name, value in precision.items() if value is not None]
-    if own is None or not rivals:
-        return reason
-    best, name = max(rivals)
-    if f"{own:.3f}" == f"{best:.3f}":
-        return f"{reason} On the known issues of this run, {name} is level with it: average precision {own:.3f}."
-    if own > best:
-        return f"{reason} The known issues bear this out: average precision {own:.3f}, against {best:.3f} for {name}."
-    return (
-        f"On the known issues of this run, {name} is the better list: average precision {best:.3f}, against {own:.3f} "
-        f"for this one. Start with {name} here. {reason.replace('This list is', 'This list is nevertheless')}"
-    )
 
 
 def _attributions(path: Path, scores: Path, preferred: str | None) -> dict[str, Any]:
