@@ -40,7 +40,6 @@ def test_calibration_error_is_the_mean_gap():
 def test_the_quick_command_runs_resumes_and_writes_its_section(tmp_path, capsys):
     if not Path(data_root()).is_dir():
         pytest.skip("needs real data under LIGHTNING_INF_DATA or ../shared/data")
-    pytest.importorskip("cleanlab")
     out = tmp_path / "mislabel.json"
     found = main(["--quick", "--out", str(out)])
     assert [c["planted"] for c in found["cases"]] == [False, True]
