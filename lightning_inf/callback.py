@@ -88,7 +88,7 @@ class InfluenceCallback(Callback):
             gradients).
         parameters: Take influence through these parameters only: a regular expression or several, found anywhere in a
             name, or ``head`` for those of the last module that has any. Default: all that are trained.
-        batch_size: Samples in a batch of the analysis. Default: up to four training batches.
+        batch_size: Samples in a batch of the analysis. Default: up to four training batches, on a CPU one.
         chunk_size: Samples in a chunk, the unit of storage and of sharding.
         seed: Seed of every choice the analysis makes.
         trusted_globals: Classes or functions, or their dotted names, that checkpoints may contain besides tensors.

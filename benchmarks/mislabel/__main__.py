@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.data import data_root
 from benchmarks.mislabel.case import FOLDS, INSPECTED, SHARE, case
+from benchmarks.mislabel.cost import cost
 from benchmarks.mislabel.noise import KINDS
 from benchmarks.mislabel.section import section
 
@@ -35,11 +36,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     settings = {"samples": options.samples, "epochs": options.epochs, "share": SHARE, "folds": FOLDS}
     settings |= {"inspected": INSPECTED}
-    results: dict[str, Any] = {"settings": settings, "versions": versions(), "cases": []}
+    results: dict[str, Any] = {"settings": settings, "versions": versions(), "cases": [], "cost": []}
     if options.out.is_file():
         earlier = json.loads(options.out.read_text())
         if earlier["settings"] == settings:
-            results["cases"] = earlier["cases"]
+            results = {**results, "cases": earlier["cases"], "cost": earlier.get("cost", [])}
     done = {(c["data"], c["noise"], c["seed"], c["planted"]) for c in results["cases"]}
     wanted = [
         (name, kind, seed, planted)
@@ -48,15 +49,20 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for kind in options.noise
         for name in options.data
     ]
+    root = data_root(options.data_root)
     for name, kind, seed, planted in wanted:
         if (name, kind, seed, planted) in done:
             continue
-        found = case(name, kind, seed, options.samples, options.epochs, planted, data_root(options.data_root))
+        found = case(name, kind, seed, options.samples, options.epochs, planted, root)
         results["cases"].append(found)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1))
         scores = {key: round(value["average_precision"], 3) for key, value in found["scores"].items()}
         print(name, kind, seed, planted, found["announced"], found["wrong"], scores, found["seconds"], flush=True)
+    for name in [] if options.quick else options.data:
+        if name not in [entry["data"] for entry in results["cost"]]:
+            results["cost"].append(cost(name, options.samples, options.epochs, root))
+            options.out.write_text(json.dumps(results, indent=1))
     print(section(results))
     return results
 

@@ -103,7 +103,7 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
         trainer(epochs, clock, callback).fit(module, loader(x, given, name), held_out)
         run = directory / "run"
         result = judged(run, given, true)
-        result["seconds"] = {"training": clock.seconds, **_alone(directory, module, x, given, held_out)}
+        result["seconds"] = {"training": clock.seconds, **alone(directory, module, x, given, held_out)}
         if not planted:
             scores, seconds = peers(name, x, given, epochs, seed, module, run)
             result["seconds"] |= seconds
@@ -113,7 +113,7 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
     return {"data": name, "noise": kind, "seed": seed, "planted": planted, "samples": samples, **result}
 
 
-def _alone(directory: Path, module: LightningModule, x: Tensor, given: np.ndarray, held_out: Any) -> dict[str, float]:
+def alone(directory: Path, module: LightningModule, x: Tensor, given: np.ndarray, held_out: Any) -> dict[str, float]:
     """Time what the label score alone needs, once the training is over."""
     callback = InfluenceCallback(
         methods=[LabelQuality()],

@@ -53,7 +53,7 @@ def section(results: dict[str, Any]) -> str:
         f"Share of the wrong labels found after inspecting {settings['inspected']} samples (the paper's Fig. 5 reports more"
         " than 80 % for CIFAR-10 symmetric with a ResNet-18):\n\n" + _table(cases, keys, "found_after_300"),
         "How many are announced, against how many are wrong:\n\n" + _counts(cases, keys),
-        "Against the targets:\n\n" + "\n".join(f"- {line}" for line in _verdicts(cases, keys)),
+        "Against the targets:\n\n" + "\n".join(f"- {line}" for line in [*_verdicts(cases, keys), *_costs(results)]),
     ]
     if planted:
         parts.append(_planted(cases, planted, keys))
@@ -126,8 +126,6 @@ def _verdicts(cases: Sequence[dict[str, Any]], keys: Sequence[tuple[str, str]]) 
     against = {key: mine[key] - max(peer[name][i] for name in CLEANLAB) for i, key in enumerate(keys)}
     lowest = min(against, key=lambda key: against[key])
     near = sum(_off([c for c in cases if (c["data"], c["noise"]) == key]) <= 0.25 for key in keys)
-    cost = [c["seconds"]["label_score"] / c["seconds"]["training"] for c in cases]
-    low, middle, high = np.percentile(cost, [25, 50, 75])
     return [
         f"At most 0.02 AP below the best single column in each case: {_said(behind[worst] <= 0.02)}; the worst case is"
         f" {' '.join(worst)}, {-behind[worst]:+.3f}.",
@@ -136,29 +134,38 @@ def _verdicts(cases: Sequence[dict[str, Any]], keys: Sequence[tuple[str, str]]) 
         f"0.03 AP above the better cleanlab score on average: {_said(lead >= 0.03)}; {lead:+.3f} against {ROWS[better]}.",
         f"No case lost to the better cleanlab score: {_said(against[lowest] >= 0)}; the smallest lead is"
         f" {against[lowest]:+.3f} ({' '.join(lowest)}).",
-        f"At most 10 % of the cost of one training run: {_said(middle <= 0.1)}; median {middle:.1%} of the training's"
-        f" processor seconds, quartiles {low:.1%} to {high:.1%}. Cross-validation takes {_folds(cases)}.",
         f"The announced number within 25 % of the true one in 6 of 9 cases: {_said(near >= 6)}; {near} of {len(keys)}.",
     ]
 
 
-def _folds(cases: Sequence[dict[str, Any]]) -> str:
-    """Say what cross-validation costs."""
-    return (
-        f"{np.median([c['seconds']['cross_validation'] / c['seconds']['training'] for c in cases]):.1f} training runs"
-    )
+def _costs(results: dict[str, Any]) -> list[str]:
+    """Say what the label score takes beside a training, and what cross-validation does."""
+    lines = []
+    for entry in results.get("cost", []):
+        shares = [a / b for a, b in zip(entry["label_score"], entry["training"], strict=True)]
+        low, middle, high = np.percentile(shares, [25, 50, 75])
+        lines.append(
+            f"At most 10 % of the cost of one training run, {SHORT[entry['data']]}: {_said(middle <= 0.1)}; median"
+            f" {middle:.1%} of the training's processor seconds, quartiles {low:.1%} to {high:.1%} ({len(shares)} pairs)."
+        )
+    folds = [c["seconds"] for c in results["cases"] if "cross_validation" in c["seconds"]]
+    times = float(np.median([s["cross_validation"] / s["training"] for s in folds]))
+    return [*lines, f"Cross-validation for cleanlab takes {times:.1f} more training runs."]
 
 
 def _planted(
     cases: Sequence[dict[str, Any]], planted: Sequence[dict[str, Any]], keys: Sequence[tuple[str, str]]
 ) -> str:
     """Compare with calibration flips."""
+    both = {(c["data"], c["noise"], c["seed"]) for c in planted}
+    cases = [c for c in cases if (c["data"], c["noise"], c["seed"]) in both]  # the same seeds on both sides
+    keys = [key for key in keys if key in {(data, noise) for data, noise, _ in both}]
     lines = ["| | " + " | ".join(f"{SHORT[d]} {n}" for d, n in keys) + " | mean |", "|---" * (len(keys) + 2) + "|"]
     for title, part in (("without", cases), ("with `calibration_flips=0.01`", planted)):
-        have = {(c["data"], c["noise"]) for c in part}
-        values = [_mean(part, key, "label_score") if key in have else float("nan") for key in keys]
+        values = [_mean(part, key, "label_score") for key in keys]
         lines.append(f"| {title} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {np.mean(values):.3f} |")
-    return "Average precision of label_score with and without planted truth:\n\n" + "\n".join(lines)
+    seeds = ", ".join(map(str, sorted({c["seed"] for c in planted})))
+    return f"Average precision of label_score with and without planted truth, seeds {seeds}:\n\n" + "\n".join(lines)
 
 
 def _said(reached: bool) -> str:

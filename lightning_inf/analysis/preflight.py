@@ -143,7 +143,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
         known_indices(settings.known_issues, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
     model = resolve(stand_in, lambda indices: fetch(train, indices, transfer), len(train))
-    batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train)
+    device = trainer.strategy.root_device
+    batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train, device)
     reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))
     references = References.choose(held_out, transfer, reference_batch, settings.seed)
     _check_references(model, references)
@@ -192,8 +193,13 @@ def _check_margin(model: SampleModel, references: References, settings: Settings
     )
 
 
-def _batch_size(train: Samples) -> int:
-    """Four of the user's batches at once, within reason: without a backward graph they take less memory than one."""
+def _batch_size(train: Samples, device: torch.device) -> int:
+    """Four of the user's batches at once, within reason: without a backward graph they take less memory than one.
+
+    On a CPU larger batches fall out of its caches and take longer a sample: there it is the user's own, from 64 on.
+    """
+    if device.type == "cpu":
+        return max(train.batch_size, 64)
     return max(train.batch_size, min(4 * train.batch_size, 512))
 
 
