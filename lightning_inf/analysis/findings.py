@@ -51,18 +51,7 @@ def write_findings(
 
     samples = len(subject.train)
     columns = scores.columns
-    weighed = complete_label_score(columns)
-    found = next((d for d in scores.details.values() if "share" in d), {}) if weighed else {}
-    issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
-    for index, label in account.planted.items():
-        columns["label"][index] = label  # the user's own; its scores were those of the planted one
-    ranks = {
-        method.rank_column: rank(columns[method.score_column], method.suspicious)
-        for method in settings.methods
-        if method.score_column in columns
-    }
-    if "label_score" in columns:
-        ranks["label_rank"] = rank(columns["label_score"], "lowest")
+    issues, ranks = _judge(settings, scores, account, samples)
     names = class_names(trainer, module, subject.train.dataset)
     name_of = namer(trainer, module, subject.train.dataset)
     reference_name_of = lambda index: sample_id(subject.references.samples.dataset, index)  # noqa: E731
@@ -70,9 +59,6 @@ def write_findings(
     tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names)
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     labels = _labels(columns, samples)
-    judged = {
-        name: columns[name] for name in (*_JUDGED, *(m.score_column for m in settings.methods)) if name in columns
-    }
     content = {
         "schema_version": summary.SCHEMA_VERSION,
         "verdict": summary.verdict(issues, len(scores.scored), samples),
@@ -103,7 +89,7 @@ def write_findings(
         "known_issues": _truth(settings, subject, scores, ranks),
         "agreement": _agreement(settings, scores, ranks, issues),
         "calibration": describe_planted(settings.calibration, account.planted),
-        "non_finite": non_finite(judged, scores.scored),
+        "non_finite": non_finite(_scored_columns(settings, columns), scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored), settings),
         "cost": account.cost,
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
@@ -111,6 +97,32 @@ def write_findings(
     write_json(directory / "summary.json", content)
     html.render(directory)
     return content
+
+
+def _judge(
+    settings: Settings, scores: Scores, account: Account, samples: int
+) -> tuple[LabelIssues | None, dict[str, np.ndarray]]:
+    """Find label issues and rank the samples by every score; completes the columns about labels."""
+    columns = scores.columns
+    weighed = complete_label_score(columns)
+    found = next((d for d in scores.details.values() if "share" in d), {}) if weighed else {}
+    issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
+    for index, label in account.planted.items() if "label" in columns else ():
+        columns["label"][index] = label  # the user's own; its scores were those of the planted one
+    ranks = {
+        method.rank_column: rank(columns[method.score_column], method.suspicious)
+        for method in settings.methods
+        if method.score_column in columns
+    }
+    if "label_score" in columns:
+        ranks["label_rank"] = rank(columns["label_score"], "lowest")
+    return issues, ranks
+
+
+def _scored_columns(settings: Settings, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pick the columns of which values that are not finite are reported."""
+    names = (*_JUDGED, *(m.score_column for m in settings.methods))
+    return {name: columns[name] for name in names if name in columns}
 
 
 def show(content: Mapping[str, Any], directory: Path) -> None:

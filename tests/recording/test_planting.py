@@ -136,6 +136,16 @@ def test_a_hook_relabels_what_lists_no_targets(tmp_path):
         assert 0 <= sample["planted"] < CLASSES
 
 
+def test_methods_without_labels_take_planted_ones_too(tmp_path):
+    callback = InfluenceCallback(
+        methods=[TracIn()], dirpath=str(tmp_path), calibration_flips=0.05, individual_references=0, on_error="raise"
+    )
+    loader = DataLoader(Listed(blobs(SAMPLES)), 16)
+    quiet(max_epochs=1, callbacks=[callback]).fit(Classifier(), loader, DataLoader(blobs(60, seed=5), 16))
+    planted = json.loads((tmp_path / "calibration.json").read_text())["labels"]
+    assert {i for i, value in enumerate(scores(tmp_path)["tracin"]) if value is None} == set(map(int, planted))
+
+
 def test_data_without_targets_or_hook_are_refused_before_training(tmp_path):
     with pytest.raises(MisconfigurationException, match="influence_relabel"):
         fit(tmp_path, Listed(blobs(SAMPLES), targets=False))
