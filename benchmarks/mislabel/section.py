@@ -20,7 +20,7 @@ ROWS = {
     "self_influence": "self-influence",
     "forward_inf": "Forward-INF, all references",
     "tracin": "TracInCP, all references",
-    "captum_self_influence": "captum self-influence (first seed)",
+    "captum_self_influence": "captum self-influence",
     "cleanlab_self_confidence": "cleanlab self_confidence",
     "cleanlab_normalized_margin": "cleanlab normalized_margin",
 }
@@ -61,12 +61,13 @@ def section(results: dict[str, Any]) -> str:
 
 
 def _table(cases: Sequence[dict[str, Any]], keys: Sequence[tuple[str, str]], measure: str) -> str:
-    head = "| score | " + " | ".join(f"{SHORT[d]} {n}" for d, n in keys) + " | mean (95 % over seeds) |"
-    lines = [head, "|---" * (len(keys) + 2) + "|"]
+    head = "| score | " + " | ".join(f"{SHORT[d]} {n}" for d, n in keys) + " | mean (95 % over seeds) | cases |"
+    lines = [head, "|---" * (len(keys) + 3) + "|"]
     for name, title in ROWS.items():
         values = [_mean(cases, key, name, measure) for key in keys]
         lines.append(
-            f"| {title} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {_over_seeds(cases, name, measure)} |"
+            f"| {title} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {_over_seeds(cases, name, measure)}"
+            f" | {sum(name in c['scores'] for c in cases)} |"
         )
     return "\n".join(lines)
 
