@@ -19,6 +19,7 @@ from lightning_inf.analysis.account import Account, announce, backend, describe_
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.diagnose import step_agreement
+from lightning_inf.analysis.directions import make_directions
 from lightning_inf.analysis.findings import headline, show, write_findings
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
@@ -32,12 +33,12 @@ from lightning_inf.files import digest, write_json
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
-from lightning_inf.model.weights import Vector, Weights
-from lightning_inf.probes.scene import Scene, Unavailable
+from lightning_inf.model.weights import Weights
+from lightning_inf.probes.scene import Scene
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.ledger import SCORES_VERSION, ChunkAnswers, Ledger
+from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import PREFIX, Ranks
 from lightning_inf.sweep.run import Sweep
@@ -244,24 +245,9 @@ class _Analysis:
             ledger,
             self.ranks,
             self._weights,
-            self._make_vectors,
+            lambda work: make_directions(work, self.scene, self.subject),
             advance,
         )
-
-    def _make_vectors(self, work: Pass) -> tuple[dict[str, Vector], dict[str, str], ChunkAnswers]:
-        """Run the probes of a pass."""
-        vectors: dict[str, Vector] = {}
-        reasons: dict[str, str] = {}
-        aside: ChunkAnswers = {}
-        for key, direction in work.directions.items():
-            try:
-                vectors[key] = direction.make(self.scene)  # type: ignore[attr-defined]
-            except Unavailable as reason:
-                reasons[key] = str(reason)
-            else:
-                if hasattr(direction, "aside"):
-                    aside[key] = direction.aside(vectors[key])
-        return vectors, reasons, aside
 
     def _weights(self, checkpoint: Checkpoint) -> Weights:
         """Load weights, keeping the last two checkpoints': probes and passes ask for one after the other."""

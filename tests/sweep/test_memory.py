@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lightning_inf import ForwardINF, SelfInfluence, TracIn, TrainingDynamics
+from lightning_inf import ForwardINF, LabelQuality, SelfInfluence, TracIn, TrainingDynamics
 from lightning_inf.sweep.evaluate import Evaluator
 from tests.sweep.test_same_numbers import analyse, assert_same, run  # noqa: F401 - `run` is a fixture
 
@@ -34,11 +34,11 @@ ERRORS = [
 def test_halves_until_it_fits(run, tmp_path, monkeypatch, error, most):  # noqa: F811
     module, expected = run
     monkeypatch.setattr(Evaluator, "__call__", limited(most, error))
-    methods = [TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
+    methods = [LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
     analyse(module, expected, tmp_path, methods=methods, batch_size=40)
     assert_same(tmp_path, expected)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert "memory ran out at 16 samples" in " ".join(summary["methods"][1]["notes"])  # a chunk is 16 samples
+    assert "memory ran out at 16 samples" in " ".join(summary["methods"][2]["notes"])  # a chunk is 16 samples
 
 
 def test_one_sample_that_does_not_fit_is_an_error(run, tmp_path, monkeypatch):  # noqa: F811
