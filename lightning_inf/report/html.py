@@ -137,7 +137,7 @@ def _lists(scores: Path, summary: dict[str, Any]) -> dict[str, RankedList | None
     references.sort(key=lambda method: not method["name"].startswith("forward_inf"))
     ranks = {"label_rank": "label_score"}
     for method in methods:
-        if method["rank_column"]:
+        if method["rank_column"] and method["kind"] != "dynamics":  # label_rank has weighed those
             ranks.setdefault(method["rank_column"], method["name"])
     label = {"name": "label_score", "columns": ["label_score"], "rank_column": "label_rank", "polarity": None}
     itself = [method for method in methods if method["kind"] == "self"]

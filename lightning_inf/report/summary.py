@@ -128,9 +128,10 @@ def issue_entries(issues: LabelIssues | None, columns: Mapping[str, np.ndarray])
 
 def verdict(issues: LabelIssues | None, scored: int, samples: int) -> str:
     """Say in one sentence what was found."""
-    part = f"{scored:,} training samples" if scored == samples else f"{scored:,} of {samples:,} training samples"
+    part = f"{scored:,} training samples" if scored == samples else f"{scored:,} training samples that were scored"
     if issues is None:
-        return f"{part} scored. The model has no class labels that could be judged; see self-influence and influence."
+        whole = f"{scored:,}" if scored == samples else f"{scored:,} of {samples:,}"
+        return f"{whole} training samples scored. The model has no class labels that could be judged; see self-influence and influence."
     if issues.count == 0:
         return f"No label issue among {part}."
     share = issues.count / max(int(issues.known.sum()), 1)
