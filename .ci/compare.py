@@ -40,7 +40,7 @@ def compare(first: pa.Table, second: pa.Table) -> list[str]:
                 problems.append(f"{name}: differs by {apart:.3g}, the largest value being {size(one):.3g}")
         elif name.endswith("_rank"):
             scored = name.removesuffix("_rank")
-            score = values(first[scored if scored in first.schema.names else f"{scored}_score"])
+            score = values(first[f"{scored}_score" if f"{scored}_score" in first.schema.names else scored])
             # In the order of the second ranking, the first scores run one way but for the tolerance.
             theirs, ours = (score[np.argsort(values(ranks), kind="stable")] for ranks in (one, other))
             swapped = float(np.abs(theirs - ours).max(initial=0.0))
