@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import FashionMNIST, ImageFolder
+from torchvision.datasets import MNIST, FashionMNIST, ImageFolder
 
 #: Fashion-MNIST's classes that people mix up, and CIFAR-10's of the noisy-label literature.
 PAIRS = {
@@ -18,6 +18,9 @@ PAIRS = {
     "cifar10": {0: 2, 1: 9, 2: 0, 3: 5, 4: 7, 5: 3, 6: 2, 7: 4, 8: 0, 9: 1},
 }
 Noise = Literal["uniform", "pair"]
+
+#: The data sets in idx files.
+IDX = {"mnist": MNIST, "fashion_mnist": FashionMNIST}
 
 
 def data_root(given: str | None = None) -> Path:
@@ -27,8 +30,8 @@ def data_root(given: str | None = None) -> Path:
 
 def images(name: str, root: Path, train: bool, count: int | None = None) -> tuple[Tensor, np.ndarray]:
     """Load images of shape ``(n, channels, height, width)`` in [0, 1] and their labels, the first ``count`` a class."""
-    if name == "fashion_mnist":
-        source = FashionMNIST(str(root), train=train)
+    if name in IDX:
+        source = IDX[name](str(root), train=train)
         x, y = source.data.float().unsqueeze(1) / 255, source.targets.numpy()
     else:
         folder = ImageFolder(str(root / name / ("train" if train else "test")))
