@@ -14,9 +14,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_inf.analysis.budget import Extent, fit_budget
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
+from lightning_inf.analysis.tune import Tuner, expected
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.files import digest, read_json
+from lightning_inf.methods.method import Method
+from lightning_inf.methods.trial import Trial
+from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.culprit import culprit
@@ -36,8 +40,10 @@ class Decider:
         chunks: The index range.
         evaluator: As the sweep will use it.
         weights: Loads a checkpoint's weights.
-        plan: The passes of an extent.
+        plan: The passes of an extent, as methods ask for them.
         world: Processes that share the work.
+        trial: A part of the training samples at the analysed checkpoint, on which methods are tuned.
+        depends: Hash of all that tuning depends on besides methods and checkpoints: what scores do, and the budget.
     """
 
     subject: Subject
@@ -46,18 +52,21 @@ class Decider:
     chunks: Chunks
     evaluator: Evaluator
     weights: Callable[[Checkpoint], Weights]
-    plan: Callable[[Extent], list[Pass]]
+    plan: Callable[[Extent, Sequence[Method]], list[Pass]]
     world: int
+    trial: Trial
+    depends: str
 
     def decide(self, checkpoints: list[Checkpoint], epoch_seconds: float | None) -> dict[str, Any]:
-        """Choose references and extent.
+        """Choose references, what methods leave open, and extent.
 
         Args:
             checkpoints: In the order of training, the analysed one last.
             epoch_seconds: How long a training epoch took, where it is known.
 
         Returns:
-            Plain values: ``excluded`` references with reasons, the ``extent``, and its ``estimate``.
+            Plain values: ``excluded`` references with reasons, the ``tuning`` of methods, the ``extent``, and its
+            ``estimate``.
 
         Raises:
             MisconfigurationException: If no reference has a finite loss.
@@ -73,10 +82,15 @@ class Decider:
         wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
         budget = self.settings.budget_seconds(epoch_seconds)
         units = self._measure(checkpoints[-1])
-        extent = self._earlier(wanted) or fit_budget(wanted, lambda extent: self._seconds(units, extent), budget)
-        passes = self.plan(extent)
+        tuning, spent = Tuner(self.trial, self.depends, self._kept("tuning")).tune(self.settings.methods, budget)
+        methods = with_chosen(self.settings.methods, tuning)
+        beside = spent + self._diagnosing(units, methods)
+        cost = lambda extent: beside + self._seconds(units, extent, methods)  # noqa: E731
+        extent = self._earlier(wanted) or fit_budget(wanted, cost, budget)
+        passes = self.plan(extent, methods)
         return {
             "excluded": {str(i): why for i, why in references.excluded.items()},
+            "tuning": tuning,
             "extent": {
                 "asked": self._asked(wanted),
                 "keys": [checkpoint.key for checkpoint in extent.checkpoints],
@@ -84,7 +98,8 @@ class Decider:
                 "left_out": extent.left_out,
             },
             "estimate": {
-                "estimated_seconds": round(self._seconds(units, extent), 3),
+                "estimated_seconds": round(cost(extent), 3),
+                "tuning_seconds": round(spent, 3),
                 "budget_seconds": budget,
                 "passes": len(passes),
                 "disk_bytes": units.disk(passes, self.chunks.scored),
@@ -103,9 +118,14 @@ class Decider:
                     raise
                 size //= 2
 
-    def _seconds(self, units: UnitCosts, extent: Extent) -> float:
+    def _diagnosing(self, units: UnitCosts, methods: Sequence[Method]) -> float:
+        """Estimate what it takes to halve the steps afterwards: a part of the samples is scored twice."""
+        stepping = [method for method in methods if method.halved() is not None]
+        return sum(2 * expected(units, self.trial, method, self.subject.references.joint) for method in stepping)
+
+    def _seconds(self, units: UnitCosts, extent: Extent, methods: Sequence[Method]) -> float:
         """Estimate the sweep and the probes, which take a gradient a reference and direction."""
-        passes = self.plan(extent)
+        passes = self.plan(extent, methods)
         directions = [d for work in passes for d in work.directions.values()]
         samples = len(self.subject.train)
         visits = sum(d.visits(samples) for d in directions if hasattr(d, "visits"))
@@ -137,8 +157,13 @@ class Decider:
         How long work takes depends on what else the machine does. An analysis that is resumed or repeated must not
         decide anew, or its chunks would be of other passes.
         """
-        found = read_json(self.manifest).get("extent") if self.manifest.is_file() else None
-        if found is None or found["asked"] != self._asked(wanted):
+        found = self._kept("extent")
+        if not found or found["asked"] != self._asked(wanted):
             return None
         kept = [checkpoint for checkpoint in wanted.checkpoints if checkpoint.key in found["keys"]]
         return Extent(kept, found["individual"], found["left_out"])
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        """Read a part of the manifest of an earlier analysis; empty where there is none."""
+        found: dict[str, Any] = read_json(self.manifest).get(name, {}) if self.manifest.is_file() else {}
+        return found

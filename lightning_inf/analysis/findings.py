@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
-from lightning_inf.audit.mislabeled import label_issues, per_class
+from lightning_inf.audit.agreement import agreement
+from lightning_inf.audit.mislabeled import LabelIssues, label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
 from lightning_inf.audit.truth import against_truth
@@ -24,36 +25,6 @@ from lightning_inf.methods.collect import Scores
 
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
-
-
-@dataclass
-class Account:
-    """What the run did, for the summary.
-
-    Attributes:
-        directory: The run directory.
-        extent: What was asked.
-        weights: Which weights were analysed.
-        backends: By method, how derivatives were taken.
-        notes: Of the sweep.
-        seconds: Of the whole analysis, and by method.
-        cost: Estimate, budget, passes, disk.
-        decided: The extent in plain values, for the manifest.
-        fingerprint: Of the training data.
-        recording: What became of the recording.
-    """
-
-    directory: Path
-    extent: Extent
-    weights: str
-    backends: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    method_seconds: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    decided: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    recording: dict[str, Any] = field(default_factory=dict)
 
 
 def write_findings(
@@ -109,11 +80,18 @@ def write_findings(
         "outputs": {"mode": subject.model.mode, "loss": subject.model.loss_name, "notes": subject.model.notes},
         "recording": account.recording,
         "methods": summary.method_entries(
-            settings.methods, scores, account.backends, account.notes, account.method_seconds
+            settings.methods,
+            scores,
+            account.backends,
+            account.notes,
+            account.method_seconds,
+            account.tuning,
+            account.steps,
         ),
         "issues": summary.issue_entries(issues, columns),
         "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
         "known_issues": _truth(settings, subject, scores, ranks),
+        "agreement": _agreement(settings, scores, ranks, issues),
         "non_finite": non_finite(judged, scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored)),
         "cost": account.cost,
@@ -194,6 +172,17 @@ def _truth(
     known = known_indices(settings.known_issues, subject.train.dataset, len(subject.train))[scores.scored]
     by_score = {m.score_column: ranks[m.rank_column][scores.scored] for m in settings.methods if m.rank_column in ranks}
     return against_truth(known, by_score)
+
+
+def _agreement(
+    settings: Settings, scores: Scores, ranks: Mapping[str, np.ndarray], issues: LabelIssues | None
+) -> dict[str, Any]:
+    """Compare the rankings of the methods, over the scored samples."""
+    present = [m for m in settings.methods if m.rank_column in ranks]
+    sign = {m.score_column: -1.0 if m.suspicious == "lowest" else 1.0 for m in present}
+    suspicion = {name: factor * scores.columns[name][scores.scored] for name, factor in sign.items()}
+    by_score = {m.score_column: ranks[m.rank_column][scores.scored] for m in present}
+    return agreement(suspicion, by_score, issues.count if issues else 0)
 
 
 def _left_out(extent: Extent, samples: int, scored: int) -> list[str]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from lightning_inf.analysis.account import Account, announce, backend, describe_recording
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.decide import Decider
-from lightning_inf.analysis.findings import Account, headline, show, write_findings
+from lightning_inf.analysis.diagnose import step_agreement
+from lightning_inf.analysis.findings import headline, show, write_findings
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
@@ -28,14 +28,15 @@ from lightning_inf.data.identity import fingerprint
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_json
 from lightning_inf.methods.collect import collect
-from lightning_inf.methods.method import Question, Setting
+from lightning_inf.methods.method import Method, Question, Setting
+from lightning_inf.methods.trial import Trial
+from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.scene import Scene, Unavailable
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import PREFIX, Ranks
 from lightning_inf.sweep.run import Sweep
@@ -122,10 +123,10 @@ class _Analysis:
         # Of whole weights, also where directions are of a part: passes hold both.
         self.parameter_bytes = 4 * sum(p.numel() for p in self.subject.model.module.parameters() if p.requires_grad)
         account = self._decide(checkpoints, weights, epoch_seconds)
-        questions, passes = self._plan(account.extent)
+        questions, passes = self._plan(account.extent, self.settings.methods)
         ledger = self._ledger(account.decided)
         if self.ranks.rank == 0:
-            self._announce(account, passes)
+            announce(account, self.chunks.scored)
         total = self.chunks.scored * len(passes)
         with progress(self.trainer, math.ceil(total / self.ranks.world)) as advance:
             self._sweep(ledger, advance).run(passes)
@@ -148,7 +149,7 @@ class _Analysis:
         return finite
 
     def _decide(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> Account:
-        """Choose references and extent on rank 0; the others follow."""
+        """Choose references, what methods leave open, and extent on rank 0; the others follow."""
         if self.ranks.rank == 0:
             decider = Decider(
                 self.subject,
@@ -157,8 +158,10 @@ class _Analysis:
                 self.chunks,
                 self.evaluator,
                 self._weights,
-                lambda extent: self._plan(extent)[1],
+                lambda extent, methods: self._plan(extent, methods)[1],
                 self.ranks.world,
+                Trial(self.scene, self.evaluator, checkpoints[-1]),
+                digest(self._depends, self.settings.budget),
             )
             decided = decider.decide(checkpoints, epoch_seconds)
             self.ranks.publish("decided", decided)
@@ -167,9 +170,12 @@ class _Analysis:
         self.subject.references.excluded = {int(i): why for i, why in decided["excluded"].items()}
         kept = [c for c in checkpoints if c.key in decided["extent"]["keys"]]
         extent = Extent(kept, decided["extent"]["individual"], decided["extent"]["left_out"])
-        return Account(self.directory, extent, weights, cost=decided["estimate"], decided=decided["extent"])
+        # The user's own methods stay as they are: another analysis may have to choose anew.
+        self.settings = replace(self.settings, methods=with_chosen(self.settings.methods, decided["tuning"]))
+        kept_for_later = {name: decided[name] for name in ("extent", "tuning")}
+        return Account(self.directory, extent, weights, cost=decided["estimate"], decided=kept_for_later)
 
-    def _plan(self, extent: Extent) -> tuple[dict[str, list[Question]], list[Pass]]:
+    def _plan(self, extent: Extent, methods: Sequence[Method]) -> tuple[dict[str, list[Question]], list[Pass]]:
         """Let the methods ask, and pack what they ask for."""
         references = self.subject.references
         alone = [references.alone(index) for index in extent.individual]
@@ -177,8 +183,8 @@ class _Analysis:
         setting = Setting(
             extent.checkpoints, extent.checkpoints[-1], references.joint, alone, recorded, self.chunks.indices
         )
-        self._evidence = {method.name: method.evidence(setting) for method in self.settings.methods}
-        questions = {method.name: method.ask(setting) for method in self.settings.methods}
+        self._evidence = {method.name: method.evidence(setting) for method in methods}
+        questions = {method.name: method.ask(setting) for method in methods}
         measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
         return questions, plan(measurements, self.parameter_bytes)
 
@@ -194,9 +200,10 @@ class _Analysis:
             return recorded is not None  # its reason is for the report
         return len(recorded.label) == len(self.subject.train) and self.recorded_on == self._fingerprint
 
-    def _ledger(self, decided: dict[str, Any]) -> Ledger:
-        """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
-        depends = {
+    @cached_property
+    def _depends(self) -> dict[str, Any]:
+        """What the numbers depend on besides methods and checkpoints."""
+        return {
             "scores_version": SCORES_VERSION,
             "dataset": self._fingerprint,
             "samples": len(self.subject.train),
@@ -209,9 +216,12 @@ class _Analysis:
             "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
         }
+
+    def _ledger(self, decided: dict[str, Any]) -> Ledger:
+        """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
         if self.ranks.rank == 0:
-            write_json(self.directory / _MANIFEST, {**depends, "extent": decided})
-        return Ledger(self.directory / "chunks", digest(depends), len(self.chunks))
+            write_json(self.directory / _MANIFEST, {**self._depends, **decided})
+        return Ledger(self.directory / "chunks", digest(self._depends), len(self.chunks))
 
     def _sweep(self, ledger: Ledger, advance: Callable[[int], None]) -> Sweep:
         return Sweep(
@@ -246,27 +256,6 @@ class _Analysis:
             self._loaded[checkpoint.key] = checkpoint.weights(self.subject.model.module, self.subject.parameters)
         return self._loaded[checkpoint.key]
 
-    def _describe_recording(self) -> dict[str, Any]:
-        """Say what became of the recording, for the summary."""
-        recorded = self.recorded
-        if recorded is None:
-            return {"used": False, "reason": "nothing was recorded while training", "notes": []}
-        if not self._recording_fits:
-            return {"used": False, "reason": "it was recorded on other training data", "notes": []}
-        return {"used": recorded.reason is None, "reason": recorded.reason, "notes": recorded.notes}
-
-    def _announce(self, account: Account, passes: Sequence[Pass]) -> None:
-        """Say what it will cost before it starts."""
-        cost = account.cost
-        limit = "" if cost["budget_seconds"] is None else f" (budget {cost['budget_seconds']:.0f} s)"
-        rank_zero_info(
-            f"Influence: {len(passes)} pass{'es' if len(passes) != 1 else ''} over {self.chunks.scored:,} samples at"
-            f" {len(account.extent.checkpoints)} checkpoint(s), about {cost['estimated_seconds']:.1f} s{limit} and"
-            f" {cost['disk_bytes'] / 1e6:.1f} MB in {os.path.relpath(self.directory)}."
-        )
-        for sentence in account.extent.left_out:
-            rank_zero_info(f"Influence: {sentence}")
-
     def _finish(
         self, account: Account, questions: dict[str, list[Question]], passes: Sequence[Pass], ledger: Ledger
     ) -> dict[str, Any]:
@@ -277,11 +266,15 @@ class _Analysis:
         account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))
         for method in self.settings.methods:
             asked = {m.key: m for question in questions[method.name] for m in question.measurements}
-            account.backends[method.name] = self._evidence[method.name] or _backend(list(asked.values()), used)
+            account.backends[method.name] = self._evidence[method.name] or backend(list(asked.values()), used)
             pairs = zip(infos, passes, strict=True)
             mine = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in asked for m in work.measurements)]
             account.method_seconds[method.name] = round(sum(mine), 3)
-        account.fingerprint, account.recording = self._fingerprint, self._describe_recording()
+        account.fingerprint = self._fingerprint
+        account.recording = describe_recording(self.recorded, self._recording_fits)
+        trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
+        joint = self.subject.references.joint
+        account.steps = step_agreement(self.settings.methods, trial, joint, account.backends)
         account.seconds = time.perf_counter() - self.started
         ledger.keep_only(passes)
         content = write_findings(self.trainer, self.module, self.settings, self.subject, scores, account)
@@ -289,11 +282,3 @@ class _Analysis:
         for logger in self.trainer.loggers:
             logger.log_metrics(headline(content), step=self.trainer.global_step)
         return content
-
-
-def _backend(measurements: Sequence[Any], used: dict[str, str]) -> str:
-    """Name how a method's measurements were answered."""
-    for kind, column in ((DerivativeAt, "derivative"), (GradientNormAt, "squared_norm"), (SelfAscentAt, "rise")):
-        if any(isinstance(m, kind) for m in measurements):
-            return used.get(column, "forward passes")
-    return "forward passes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class Scores:
         ends: By method and reference.
         reasons: Why a method has nothing to say about a reference (None: jointly), by method.
         remarks: What else a method says of its scores, by method.
+        vanishing: How many of its single references have no gradient, by method about references.
     """
 
     columns: dict[str, np.ndarray]
@@ -54,6 +56,7 @@ class Scores:
     ends: dict[tuple[str, int], Ends]
     reasons: dict[str, dict[int | None, str]]
     remarks: dict[str, list[str]] = field(default_factory=dict)
+    vanishing: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def collect(
@@ -92,17 +95,26 @@ def collect(
                         ends.setdefault((method.name, reference), Ends()).take(indices, values)
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
-    remarks = {method.name: _remarks(questions[method.name], reasons[method.name]) for method in methods}
-    return Scores(columns, np.asarray(chunks.indices), ends, reasons, remarks)
+    asking = [method.name for method in methods if method.kind == "references"]
+    vanishing = {name: _vanishing(questions[name], reasons[name]) for name in asking}
+    remarks = {method.name: _remarks(questions[method.name], vanishing.get(method.name)) for method in methods}
+    return Scores(columns, np.asarray(chunks.indices), ends, reasons, remarks, vanishing)
 
 
-def _remarks(questions: Sequence[Question], reasons: Mapping[int | None, str]) -> list[str]:
+def _vanishing(questions: Sequence[Question], reasons: Mapping[int | None, str]) -> dict[str, Any]:
+    """Count the single references whose gradient vanishes at every checkpoint that is asked."""
+    alone = {q.target.reference for q in questions if q.target is not None and q.target.reference is not None}
+    lost = alone & {r for r, reason in reasons.items() if "gradient vanishes" in reason}
+    return {"references": len(alone), "vanishing": len(lost), "share": len(lost) / len(alone) if alone else None}
+
+
+def _remarks(questions: Sequence[Question], vanishing: Mapping[str, Any] | None) -> list[str]:
     """Collect what the questions say, and the share of single references that have no direction."""
     found = list(dict.fromkeys(text for question in questions for text in question.remarks()))
-    alone = {q.target.reference for q in questions if q.target is not None and q.target.reference is not None}
-    if lost := alone & {r for r, reason in reasons.items() if "gradient vanishes" in reason}:
+    if vanishing and vanishing["vanishing"]:
         found.append(
-            f"the gradients of {len(lost)} of {len(alone)} single references vanish ({len(lost) / len(alone):.0%})."
+            f"the gradients of {vanishing['vanishing']} of {vanishing['references']} single references vanish"
+            f" ({vanishing['share']:.0%})."
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,6 +16,23 @@ from lightning_inf.probes.ascent import Ascent, Step
 from lightning_inf.probes.curvature import Preconditioner
 from lightning_inf.probes.gradient import Gradient
 from lightning_inf.sweep.measurements import DerivativeAt, LossAt, Measurement
+
+#: K where the user doesn't say.
+STEPS = 5
+
+#: Which K are tried where it is to be chosen; more only lengthens the way.
+TRIED = (1, 5, 10)
+
+_RADII = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+
+#: Which sizes of a step are tried, by its kind: radii, or values of ``alpha``. A plain step is as long as the gradient,
+#: and those of memorised samples differ by orders of magnitude.
+SIZES: dict[Step, tuple[float, ...]] = {
+    "normalized": _RADII,
+    "per_layer": _RADII,
+    "plain": (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
+    "sign": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+}
 
 
 class ForwardINF(Method):
@@ -33,13 +51,19 @@ class ForwardINF(Method):
     :math:`s_i = m_i(\theta) - m_i(\theta_K)`. Margins move on samples that the model knows by heart, too.
     Positive means helpful in every case.
 
+    How far to go depends on the model. With ``radius="auto"`` the analysis finds out on planted truth, as section 3 of
+    the paper proposes: some training samples stand in as references, and the values are taken with which each finds
+    itself among the training samples. They hold for the joint question and the single references, and stand with the
+    hit rates in ``summary.json``.
+
     Args:
-        steps: K, the number of ascent steps; 0 for the limit.
-        radius: Length of a normalised step in units of the norm of the parameters.
+        steps: K, the number of ascent steps; 0 for the limit. Default: 5, or, where the step's size is ``auto``, chosen
+            with it among 1, 5 and 10.
+        radius: Length of a normalised step in units of the norm of the parameters; ``auto``: chosen on planted truth.
         step: ``normalized`` steps have one length however well the references are known; ``per_layer`` ones give each
             tensor the length ``radius`` times its own norm; ``plain`` ones are ``alpha`` times the gradient; ``sign``
             ones ``alpha`` times its sign, the first step of Adam, as in the authors' code.
-        alpha: The factor of a plain or sign step.
+        alpha: The factor of a plain or sign step; ``auto``: chosen on planted truth.
         checkpoints: Ascend from the ``last`` checkpoint, or from ``all`` of them and take the mean.
         output: What is ascended and differenced: the ``loss``, or for single-label classifiers the ``margin``.
         direction: Unlearn the references (``ascent``), or learn them more (``descent``).
@@ -60,18 +84,16 @@ class ForwardINF(Method):
 
     def __init__(
         self,
-        steps: int = 5,
-        radius: float = 0.001,
+        steps: int | None = None,
+        radius: float | Literal["auto"] = 0.001,
         step: Step = "normalized",
-        alpha: float | None = None,
+        alpha: float | Literal["auto"] | None = None,
         checkpoints: Literal["last", "all"] = "all",
         output: Output = "loss",
         direction: Literal["ascent", "descent"] = "ascent",
         preconditioner: Preconditioner | None = None,
         name: str = "forward_inf",
     ) -> None:
-        if steps < 0:
-            raise ValueError(f"ForwardINF(steps=...): expected 0 or more, found {steps}")
         choices = (
             ("step", step, get_args(Step)),
             ("checkpoints", checkpoints, ("last", "all")),
@@ -80,23 +102,14 @@ class ForwardINF(Method):
         )
         for argument, value, allowed in choices:
             require_choice("ForwardINF", argument, value, allowed)
-        if (step in ("plain", "sign")) != (alpha is not None) and steps:
-            raise ValueError(
-                f"ForwardINF(step={step!r}, alpha={alpha}): `alpha` is the factor of a plain or sign step; give it with"
-                " step='plain' or step='sign' and only then (the others have `radius`)"
-            )
-        if radius <= 0 or (alpha is not None and alpha <= 0):
-            raise ValueError(
-                "ForwardINF: expected `radius` and `alpha` above 0; whether the references' loss is raised or lowered is"
-                " up to `direction`"
-            )
-        self.steps = steps
+        self._check_sizes(steps, radius, step, alpha)
+        self.steps = STEPS if steps is None and "auto" not in (radius, alpha) else steps
         self.radius = radius
         self.step = step
         self.alpha = alpha
         self.checkpoints = checkpoints
         self.output = output
-        if preconditioner is not None and not steps:
+        if preconditioner is not None and steps == 0:
             raise ValueError(
                 "ForwardINF(steps=0, preconditioner=...): the limit of preconditioned steps is the influence function; use"
                 " InfluenceFunction(solver=...)."
@@ -105,6 +118,56 @@ class ForwardINF(Method):
         self.preconditioner = preconditioner
         self.name = name
 
+    @staticmethod
+    def _check_sizes(
+        steps: int | None, radius: float | Literal["auto"], step: Step, alpha: float | Literal["auto"] | None
+    ) -> None:
+        """Refuse numbers that are out of range, and sizes that this kind of step does not have."""
+        if steps is not None and steps < 0:
+            raise ValueError(f"ForwardINF(steps=...): expected 0 or more, found {steps}")
+        if (step in ("plain", "sign")) != (alpha is not None) and steps != 0:
+            raise ValueError(
+                f"ForwardINF(step={step!r}, alpha={alpha}): `alpha` is the factor of a plain or sign step; give it with"
+                " step='plain' or step='sign' and only then (the others have `radius`)"
+            )
+        for name, size in (("radius", radius), ("alpha", alpha)):
+            if size is None or size == "auto":
+                continue
+            if isinstance(size, str):
+                raise ValueError(f"ForwardINF({name}=...): expected a number above 0 or 'auto', found {size!r}")
+            if not size > 0:
+                raise ValueError(
+                    f"ForwardINF({name}=...): expected a number above 0 or 'auto', found {size}; whether the references'"
+                    " loss is raised or lowered is up to `direction`"
+                )
+        if radius == "auto" and alpha is not None:
+            raise ValueError(
+                f"ForwardINF(step={step!r}, radius='auto'): a {step} step has no radius; give alpha='auto' instead"
+            )
+        if "auto" in (radius, alpha) and steps == 0:
+            raise ValueError(
+                "ForwardINF(steps=0, radius='auto'): the limit of small steps has no size to choose; leave out one of both"
+            )
+
+    @property
+    def _size(self) -> tuple[str, Any]:
+        """Which argument gives the size of a step, and its value."""
+        return ("radius", self.radius) if self.alpha is None else ("alpha", self.alpha)
+
+    def candidates(self) -> Sequence[Mapping[str, Any]]:
+        """Pair numbers with sizes of steps, the shortest way first; nothing where both are given."""
+        name, size = self._size
+        if size != "auto":
+            return ()
+        counts = TRIED if self.steps is None else (self.steps,)
+        cells = [{"steps": count, name: tried} for count in counts for tried in SIZES[self.step]]
+        return sorted(cells, key=lambda cell: (cell["steps"] * cell[name], cell["steps"]))
+
+    def halved(self) -> tuple[str, Method] | None:
+        """Halve the radius, or ``alpha``; the limit has neither."""
+        name, size = self._size
+        return None if self.steps == 0 else (f"{name} {size:g}", self.with_values({name: size / 2}))
+
     @property
     def formula(self) -> str:  # type: ignore[override]
         """What it computes."""
@@ -112,15 +175,17 @@ class ForwardINF(Method):
         one, all_of_them = ("l_i", "L_ref") if self.output == "loss" else ("m_i", "m_ref")
         if self.steps == 0:
             return f"{over}<grad {one}, grad {all_of_them}> (Eq. 14, identity curvature)" + self._where
-        move = f"alpha={self.alpha:g}" if self.alpha is not None else f"|step|={self.radius:g}|theta|"
+        size = self._size[1] if self._size[1] == "auto" else f"{self._size[1]:g}"
+        move = f"alpha={size}" if self.alpha is not None else f"|step|={size}|theta|"
         move += " by tensor" if self.step == "per_layer" else ""
         move += ", gradients times (H + damping)^-1" if self.preconditioner is not None else ""
         # The loss goes up where the margin goes down.
         way = "up" if (self.direction == "ascent") == (self.output == "loss") else "down"
-        moved, start = f"{one}(theta_{self.steps})", f"{one}(theta)"
+        count = "K" if self.steps is None else self.steps
+        moved, start = f"{one}(theta_{count})", f"{one}(theta)"
         difference = f"{moved} - {start}" if way == "up" else f"{start} - {moved}"
         kind = "ascent" if way == "up" else "descent"
-        return f"{over}{difference}, {self.steps} {self.step} {kind} steps on {all_of_them}, {move}" + self._where
+        return f"{over}{difference}, {count} {self.step} {kind} steps on {all_of_them}, {move}" + self._where
 
     @property
     def _where(self) -> str:
@@ -139,7 +204,15 @@ class ForwardINF(Method):
         }
 
     def ask(self, setting: Setting) -> list[Question]:
-        """Ask for the loss before and after the ascent, or for the derivative."""
+        """Ask for the loss before and after the ascent, or for the derivative.
+
+        Raises:
+            ValueError: If the steps are still to be chosen.
+        """
+        if self.candidates():
+            raise ValueError(
+                f"{self.name}: its steps are to be chosen ('auto') and have not been; an analysis does that, or give numbers"
+            )
         chosen = setting.checkpoints if self.checkpoints == "all" else [setting.final]
         questions = []
         for target in setting.targets:
@@ -152,10 +225,8 @@ class ForwardINF(Method):
         """After and before; or the derivative alone, which has no direction to it."""
         if self.steps == 0:
             return [DerivativeAt(checkpoint, Gradient(checkpoint, target, output=self.output), self.output)]
-        size = self.radius if self.alpha is None else self.alpha
-        moved = Ascent(
-            checkpoint, target, self.steps, self.step, size, self.output, self.direction, self.preconditioner
-        )
+        steps, size = self.steps or 0, self._size[1]
+        moved = Ascent(checkpoint, target, steps, self.step, size, self.output, self.direction, self.preconditioner)
         return [LossAt(checkpoint, moved, self.output), LossAt(checkpoint, output=self.output)]
 
     def _score(self, pairs: list[list[Measurement]], answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,24 @@ class Method(ABC):
 
     def evidence(self, setting: Setting) -> str | None:
         """Say what the scores rest on where that is not the sweep's own derivatives or passes."""
+        return None
+
+    def candidates(self) -> Sequence[Mapping[str, Any]]:
+        """Values of arguments among which the analysis is to choose, best first where all else is equal.
+
+        It takes those with which training samples, each as a reference, find themselves
+        (:func:`~lightning_inf.methods.tuning.tune`). None: there is nothing to choose.
+        """
+        return ()
+
+    def with_values(self, values: Mapping[str, Any]) -> Method:
+        """Return the method with other values of some arguments."""
+        changed = copy.copy(self)
+        vars(changed).update(values)
+        return changed
+
+    def halved(self) -> tuple[str, Method] | None:
+        """Return its finite step in words, and the method with half of it; None where it takes no finite step."""
         return None
 
     def arguments(self) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class SelfForwardINF(Method):
         difference = f"{over}m_i(theta) - m_i(theta_{self.steps}), "
         return difference + way.format("descent", "m_i itself") + "; m the log-odds of the given label"
 
+    def halved(self) -> tuple[str, Method] | None:
+        """Halve the radius."""
+        return f"radius {self.radius:g}", self.with_values({"radius": self.radius / 2})
+
     def ask(self, setting: Setting) -> list[Question]:
         """Ask for each sample's rise."""
         chosen = self._choose(setting)

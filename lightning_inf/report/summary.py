@@ -15,6 +15,7 @@ from lightning_inf.audit.mislabeled import RULE, THRESHOLD, LabelIssues
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.methods.collect import Scores
 from lightning_inf.methods.method import Method
+from lightning_inf.methods.tuning import sentence
 
 SCHEMA_VERSION = 1
 
@@ -57,8 +58,20 @@ def method_entries(
     backends: Mapping[str, str],
     notes: Sequence[str],
     seconds: Mapping[str, float],
+    tuning: Mapping[str, Mapping[str, Any]],
+    steps: Mapping[str, Mapping[str, Any] | None],
 ) -> list[dict[str, Any]]:
-    """Describe each method with its formula, polarity and what became of it."""
+    """Describe each method with its formula, polarity and what became of it.
+
+    Args:
+        methods: In the order of the report.
+        scores: What they say.
+        backends: How derivatives were taken, by method.
+        notes: Of the sweep.
+        seconds: By method.
+        tuning: What was chosen on planted truth, by method.
+        steps: What half the step does to the scores, by method.
+    """
     entries = []
     for method in methods:
         values = scores.columns.get(method.score_column)
@@ -67,6 +80,7 @@ def method_entries(
         own_notes = [
             f"reference {r}: {why}" if r is not None else f"joint question: {why}" for r, why in reasons.items()
         ]
+        chosen, step, vanishing = tuning.get(method.name), steps.get(method.name), scores.vanishing.get(method.name)
         entries.append(
             {
                 "name": method.name,
@@ -81,8 +95,12 @@ def method_entries(
                 "non_finite": 0 if values is None else len(scores.scored) - finite,
                 "columns": [method.score_column] if method.score_column in scores.columns else [],
                 "rank_column": method.rank_column,
+                "tuning": None if chosen is None else {k: value for k, value in chosen.items() if k != "asked"},
+                "diagnostics": {"step": step, "vanishing_gradients": vanishing},
                 "notes": [
                     *own_notes,
+                    *([sentence(chosen)] if chosen else []),
+                    *([step["reading"]] if step else []),
                     *scores.remarks.get(method.name, []),
                     *(notes if method.kind != "dynamics" else []),
                 ],

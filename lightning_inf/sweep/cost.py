@@ -14,7 +14,8 @@ from lightning_inf.data.sources import Samples
 from lightning_inf.model.sample_model import device_of
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.culprit import culprit
-from lightning_inf.sweep.evaluate import Evaluator, describe
+from lightning_inf.sweep.describe import describe
+from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
 from lightning_inf.sweep.plan import Pass
 

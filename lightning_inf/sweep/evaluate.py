@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.output import Output
-from lightning_inf.model.sample_model import Outputs, SampleModel
+from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
+from lightning_inf.sweep.describe import describe
 from lightning_inf.sweep.measurements import (
     DerivativeAt,
     GradientNormAt,
@@ -26,10 +27,6 @@ from lightning_inf.sweep.self_ascent import positions, rises
 
 #: How derivatives are taken; ``auto`` decides on the first batch.
 Backend = Literal["auto", "jvp", "central", "vmap"]
-
-#: Up to this many classes all probabilities are kept, else the largest.
-MANY_CLASSES = 64
-TOP = 16
 
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3)
 _TOLERANCE = 5e-3
@@ -65,6 +62,17 @@ class Evaluator:
         if output not in self._others:
             self._others[output] = Evaluator(self.model.giving(output), self.backend, self.used, self.notes)
         return self._others[output]
+
+    def halved(self, output: Output) -> tuple[float, Evaluator] | None:
+        """Return the step of the latest central differences, and an evaluator that takes half of it.
+
+        None where the latest derivatives were not taken by central differences.
+        """
+        own = self.giving(output)
+        if own._step is None or not self.used.get("derivative", "").startswith("central"):
+            return None
+        step, dtype = own._step
+        return step, Evaluator(own.model, "central", _step=(step / 2, dtype))
 
     def __call__(
         self,
@@ -263,35 +271,3 @@ class Evaluator:
                     f"vmap does not take this model ({reason}); each sample had a backward pass of its own."
                 )
         return self._vmap_works
-
-
-def describe(outputs: Outputs) -> dict[str, Tensor]:
-    """Turn a model's outputs into the columns of :class:`~lightning_inf.sweep.measurements.OutputsAt`.
-
-    Args:
-        outputs: Of B samples.
-
-    Returns:
-        Columns by name; only ``loss`` where there are no classes.
-    """
-    columns: dict[str, Tensor] = {"loss": outputs.loss.detach()}
-    if outputs.logits is None or outputs.target is None:
-        return columns
-    logits = outputs.logits.detach()
-    classes = logits.shape[1]
-    valid = (outputs.target >= 0) & (outputs.target < classes)
-    label = torch.where(valid, outputs.target, 0)[:, None]
-    given = logits.gather(1, label).squeeze(1)
-    others = logits.scatter(1, label, float("-inf"))
-    probabilities = logits.softmax(dim=1)
-    nothing = torch.full_like(given, float("nan"))
-    columns["label"] = torch.where(valid, outputs.target, -1)
-    columns["probability"] = torch.where(valid, probabilities.gather(1, label).squeeze(1), nothing)
-    columns["margin"] = torch.where(valid, given - others.logsumexp(dim=1), nothing)
-    columns["gap"] = torch.where(valid, given - others.max(dim=1).values, nothing)
-    if classes <= MANY_CLASSES:
-        columns["probabilities"] = probabilities
-    else:
-        columns["top"], columns["top_label"] = probabilities.topk(TOP, dim=1)
-        columns["classes"] = torch.full_like(label.squeeze(1), classes)
-    return columns

@@ -1,0 +1,63 @@
+"""How far the rankings agree with each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_inf.metrics.functional import spearman
+
+#: The part of the samples that the first k are at least.
+LEAST = 0.01
+
+
+def agreement(suspicion: Mapping[str, np.ndarray], ranks: Mapping[str, np.ndarray], issues: int) -> dict[str, Any]:
+    r"""Compare every pair of rankings.
+
+    Of each pair: Spearman's correlation of suspicion over the samples that both score, and
+    :math:`|A_k \cap B_k| / k`, the part of the first k samples of one ranking that are among the first k of the other. Two
+    rankings that have nothing to do with each other share :math:`k / n` of them on average.
+
+    Args:
+        suspicion: By score column, the higher the more suspicious, NaN or infinite where there is none; shape ``(n,)``.
+        ranks: By the same names, 1 = most suspicious, 0 = none; shape ``(n,)``.
+        issues: The number of label issues; k is that, but at least 1 % of the samples.
+
+    Returns:
+        ``k``, ``samples``, ``random_overlap`` and ``pairs``; a correlation is None where a score is constant.
+
+    Example:
+        >>> scores = {"a": np.array([3.0, 2.0, 1.0, 0.0]), "b": np.array([2.0, 3.0, 1.0, 0.0])}
+        >>> ranks = {"a": np.array([1, 2, 3, 4]), "b": np.array([2, 1, 3, 4])}
+        >>> found = agreement(scores, ranks, issues=2)
+        >>> found["k"], found["random_overlap"], round(found["pairs"][0]["spearman"], 3), found["pairs"][0]["overlap"]
+        (2, 0.5, 0.8, 1.0)
+    """
+    samples = len(next(iter(suspicion.values()), ()))
+    k = min(max(issues, math.ceil(LEAST * samples)), samples)
+    pairs = []
+    for first, second in itertools.combinations(suspicion, 2):
+        left, right = suspicion[first], suspicion[second]
+        both = np.isfinite(left) & np.isfinite(right)
+        heads = [(rank > 0) & (rank <= k) for rank in (ranks[first], ranks[second])]
+        known = bool(k) and all(head.any() for head in heads)
+        pairs.append(
+            {
+                "scores": [first, second],
+                "samples": int(both.sum()),
+                "spearman": _spearman(left[both], right[both]),
+                "overlap": int((heads[0] & heads[1]).sum()) / k if known else None,
+            }
+        )
+    return {"k": k, "samples": samples, "random_overlap": k / samples if samples else None, "pairs": pairs}
+
+
+def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Correlate ranks; None where that is 0/0."""
+    found = float(spearman(torch.from_numpy(left), torch.from_numpy(right))) if len(left) > 1 else math.nan
+    return None if math.isnan(found) else found
