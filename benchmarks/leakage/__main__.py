@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.data import data_root
 from benchmarks.leakage.cases import CASES, Case, Planted, plant
-from benchmarks.leakage.cost import query_cost
+from benchmarks.leakage.cost import query_cost, widened
 from benchmarks.leakage.rows import CURVED, FEW, MINI, ROWS
 from benchmarks.leakage.section import section
 from benchmarks.leakage.tuning import choose, forward_inf
@@ -25,32 +25,48 @@ from lightning_inf.report.summary import versions
 #: The seed on which kinds of steps and outputs were compared; no reported number is of it.
 EXPLORED = 100
 
+#: Training samples from which on a query's cost is measured: the target is of so many.
+TIMED = 10_000
 
-def run(case: Case, seed: int, root: Path, kept: dict[str, Any], wanted: list[str], save: Any, pairs: int) -> None:
+
+def run(
+    case: Case,
+    seed: int,
+    root: Path,
+    kept: dict[str, Any],
+    wanted: list[str],
+    save: Any,
+    pairs: int,
+    models: Path | None,
+) -> None:
     """Complete one run: what is in ``kept`` stays, the rest is added and saved one by one."""
     missing = [row for row in ROWS if row.key in wanted and row.key not in kept.get("rows", {})]
     if not missing and ("cost" in kept or not pairs):
         return
-    with tempfile.TemporaryDirectory() as folder:
-        planted = plant(case, seed, root, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if models is None else models / f"{case.name}-{seed}"
+        planted = plant(case, seed, root, folder)
         kept.setdefault("seed", seed)
         kept["training"] = planted.training
         tuned = kept.setdefault("tuned", {})
-        for direction in ("ascent", "descent"):
-            if direction not in tuned:
-                tuned[direction] = choose(planted, direction)
-                save()
+        if not tuned:
+            tuned.update(choose(planted))
+            save()
         for row in missing:
             kept.setdefault("rows", {})[row.key] = row.compute(planted, tuned)
             save()
             _say(case, seed, row.key, kept["rows"][row.key])
         if pairs and "cost" not in kept:
-            kept["cost"] = _cost(planted, tuned, pairs)
+            kept["cost"] = _cost(planted, tuned, pairs, folder)
             save()
 
 
-def _cost(planted: Planted, tuned: dict[str, Any], pairs: int) -> dict[str, Any]:
-    return query_cost(planted, forward_inf("ascent", **tuned["ascent"]["values"]), pairs, min(20, len(planted.copied)))
+def _cost(planted: Planted, tuned: dict[str, Any], pairs: int, folder: Path) -> list[dict[str, Any]]:
+    """Measure the trained network, and a wider one: what a batch costs besides its passes weighs less there."""
+    method = forward_inf("ascent", **tuned["values"])
+    queries = min(10, len(planted.copied))
+    wider = widened(planted, 2 * planted.case.width, folder)
+    return [query_cost(one, method, pairs, queries) for one in (planted, wider)]
 
 
 def _say(case: Case, seed: int, key: str, found: dict[str, Any]) -> None:
@@ -69,6 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--rows", nargs="+", choices=[row.key for row in ROWS], default=[row.key for row in ROWS])
     parser.add_argument("--pairs", type=int, default=7, help="of bare sweeps and queries, on the first seed; 0: none")
+    parser.add_argument(
+        "--models", type=Path, default=None, help="keep trained networks here, and take up those there are"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -90,9 +109,18 @@ def main(arguments: list[str] | None = None) -> None:
 
     for seed in options.seeds:
         for name, case in cases.items():
-            pairs = options.pairs if seed == options.seeds[0] else 0
+            timed = seed == options.seeds[0] and (case.samples >= TIMED or options.quick)
             kept = results["runs"].setdefault(f"{name}/{seed}", {})
-            run(case, seed, data_root(options.data_root), kept, options.rows, save, pairs)
+            run(
+                case,
+                seed,
+                data_root(options.data_root),
+                kept,
+                options.rows,
+                save,
+                options.pairs if timed else 0,
+                options.models,
+            )
     save()
     print(section(results))
 
@@ -104,7 +132,7 @@ def _settings(cases: dict[str, Case], options: argparse.Namespace) -> dict[str, 
         "cases": {name: asdict(case) for name, case in cases.items()},
         "rows": {row.key: {"label": row.label, "published": row.published} for row in ROWS},
         "explored": EXPLORED,
-        "lissa": {"queries": FEW, "mini_batch": MINI, "subset": CURVED},
+        "lissa": {"queries": {str(depth): count for depth, count in FEW.items()}, "mini_batch": MINI, "subset": CURVED},
         "threads": options.threads,
     }
 

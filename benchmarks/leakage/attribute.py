@@ -24,7 +24,7 @@ from lightning_inf.methods.method import Method
 UNLISTED = 21
 
 #: Samples in a batch of a sweep.
-BATCH = 256
+BATCH = 512
 
 
 @dataclass

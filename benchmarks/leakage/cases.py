@@ -51,7 +51,10 @@ CASES = {
 
 
 class BatchNormNet(LightningModule):
-    """Three strided convolutions and two linear layers with BatchNorm; imports nothing from lightning_inf.
+    """Three strided convolutions with BatchNorm and two linear layers; imports nothing from lightning_inf.
+
+    There is no BatchNorm after the flattening: in train mode a batch of one query and its copy would be normalised to
+    nothing there, and the recipe of the authors' code had no gradient to follow.
 
     Args:
         channels: Of the images.
@@ -68,7 +71,7 @@ class BatchNormNet(LightningModule):
         for before, after in ((channels, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         features = 4 * width * math.ceil(side / 8) ** 2
-        head = [nn.Linear(features, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)]
+        head = [nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, 10)]
         self.net = nn.Sequential(*layers, nn.Flatten(), *head)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ def plant(case: Case, seed: int, root: Path, folder: Path) -> Planted:
         case: Data set and network.
         seed: Of all that is random.
         root: Folder with the data sets.
-        folder: Where the checkpoints go.
+        folder: Where the checkpoints go; those of an earlier training of the same network are taken up.
 
     Returns:
         The trained network with its duplicates.
@@ -146,8 +149,11 @@ def plant(case: Case, seed: int, root: Path, folder: Path) -> Planted:
     module = BatchNormNet(case.channels, case.side, case.width, case.epochs)
     every = max(case.epochs // CHECKPOINTS, 1)
     saved = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, every_n_epochs=every, save_on_train_epoch_end=True)
-    quiet_trainer(max_epochs=case.epochs, callbacks=[saved]).fit(module, DataLoader(Images(x, y), 64, shuffle=True))
-    checkpoints = sorted(folder.glob("epoch=*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
+    checkpoints = [folder / f"epoch={epoch - 1}.ckpt" for epoch in range(every, case.epochs + 1, every)]
+    if all(path.is_file() for path in checkpoints):
+        module.load_state_dict(torch.load(checkpoints[-1], weights_only=True)["state_dict"])
+    else:
+        quiet_trainer(max_epochs=case.epochs, callbacks=[saved]).fit(module, DataLoader(Images(x, y), 64, shuffle=True))
     copied = np.random.default_rng(seed).choice(len(y), case.queries, replace=False)
     test_x, test_y = images(case.name, root, train=False)
     training = {

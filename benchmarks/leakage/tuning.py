@@ -14,20 +14,19 @@ def forward_inf(direction: Literal["ascent", "descent"], **values: Any) -> Forwa
     return ForwardINF(step="per_layer", output="margin", checkpoints="last", direction=direction, **values)
 
 
-def choose(planted: Planted, direction: Literal["ascent", "descent"]) -> dict[str, Any]:
+def choose(planted: Planted) -> dict[str, Any]:
     """Let an analysis choose steps and radius.
 
     It is one of the training samples that were not copied, so no query's answer takes part in the choice.
 
     Args:
         planted: The trained network.
-        direction: Of the steps.
 
     Returns:
         What ``summary.json`` says of the choice, the ``values`` among it.
     """
     few = planted.others[:2]  # an analysis needs references; the choice does not depend on them
-    method = forward_inf(direction, radius="auto")
+    method = forward_inf("ascent", radius="auto")
     found = attribute(planted, [method], few, planted.checkpoints[-1:], asked=0, among=planted.others)
     chosen: dict[str, Any] = found.summary["methods"][0]["tuning"]
     return chosen

@@ -82,19 +82,14 @@ def test_the_section_says_what_was_reached_and_what_was_missed():
     def run(hits, cost):
         ranks = [1] * hits + [7] * (100 - hits)
         tuned = {"values": {"steps": 3, "radius": 0.01}, "hit_rate": 0.5, "stand_ins": 32}
+        clock = {"sweeps_per_query": cost, "bare_sweep_seconds": 0.1, "quartiles": [cost, cost]}
         training = dict.fromkeys(("train_loss", "train_accuracy", "test_accuracy", "parameters"), 1.0)
         return {
             "seed": 0,
             "training": training,
-            "tuned": {"ascent": tuned},
+            "tuned": tuned,
             "rows": {"forward_inf": {"ranks": ranks, "seconds": 10.0}},
-            "cost": {
-                "sweeps_per_query": cost,
-                "bare_sweep_seconds": 0.1,
-                "pairs": 7,
-                "quartiles": [cost, cost],
-                "samples": 10_000,
-            },
+            "cost": [{"pairs": 7, "samples": 10_000, "width": 16, "wall": clock, "cpu": clock}],
         }
 
     sizes = {name: {"samples": 10_000} for name in ("cifar10", "mnist")}
@@ -104,7 +99,7 @@ def test_the_section_says_what_was_reached_and_what_was_missed():
         "cases": sizes,
         "rows": {row.key: {"label": row.label, "published": row.published} for row in ROWS},
         "explored": 100,
-        "lissa": {"queries": 20, "mini_batch": 64, "subset": 2000},
+        "lissa": {"queries": {"100": 20, "1000": 7}, "mini_batch": 64, "subset": 2000},
     }
     page = section({"settings": settings, "runs": {"cifar10/0": run(100, 1.5), "mnist/0": run(80, 1.2)}})
     assert page.startswith("## ")
