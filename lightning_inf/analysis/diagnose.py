@@ -86,10 +86,9 @@ def _read(rank: float | None, ratio: float | None) -> str:
     if rank is None or ratio is None:
         return "nothing can be said of the step: too few samples have scores that differ."
     if rank < ALIKE:
-        return (
-            f"half the step ranks the samples otherwise (Spearman {rank:.2f}): the step is beyond the linear range, or too"
-            " small for the precision of the losses."
-        )
+        # Rounding is as large at half the step as at the whole one: what half the step predicts is then too much.
+        rounding = "" if ratio > 1 else ", or so small that the differences drown in the rounding of the losses"
+        return f"half the step ranks the samples otherwise (Spearman {rank:.2f}): the step is beyond the linear range{rounding}."
     if abs(ratio - 1) > LINEAR:
         return (
             f"half the step ranks the samples alike (Spearman {rank:.2f}), but the scores are not in proportion to it"

@@ -1,5 +1,5 @@
 """Findings: what the scores mean for somebody who looks after the data.
 
 ``ranks`` orders samples by suspicion, ``mislabeled`` names label issues and suggestions, ``truth`` compares rankings
-with known issues, ``nonfinite`` names the samples that could not be scored.
+with known issues, ``agreement`` with each other, ``nonfinite`` names the samples that could not be scored.
 """

@@ -56,7 +56,7 @@ class Cell:
 
 
 def rounds(candidates: int, stand_ins: int) -> list[tuple[int, int]]:
-    """Plan successive halving: twice the stand-ins for the better half of the candidates.
+    """Plan successive halving: twice the stand-ins for the better third of the candidates.
 
     Args:
         candidates: How many there are.
@@ -67,12 +67,12 @@ def rounds(candidates: int, stand_ins: int) -> list[tuple[int, int]]:
 
     Example:
         >>> rounds(24, 32)
-        [(24, 8), (12, 16), (6, 32)]
+        [(24, 8), (8, 16), (3, 32)]
     """
     asked = min(FIRST, stand_ins)
     found = [(candidates, asked)]
     while asked < stand_ins:
-        candidates, asked = max(-(-candidates // 2), 1), min(2 * asked, stand_ins)
+        candidates, asked = -(-candidates // 3), min(2 * asked, stand_ins)
         found.append((candidates, asked))
     return found
 
@@ -156,7 +156,8 @@ def by_chance(hits: int, asked: int, pool: int) -> float:
 
 def sentence(found: Mapping[str, Any]) -> str:
     """Say for the report what was chosen, and on which evidence."""
-    values = " and ".join(f"{name}={value:g}" for name, value in found["values"].items())
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in found["values"].items()}
+    values = " and ".join(f"{name}={value}" for name, value in shown.items())
     hits = round(found["hit_rate"] * found["stand_ins"])
     text = (
         f"{values} of {len(found['grid'])} candidates chosen on planted truth: {hits} of {found['stand_ins']} training"

@@ -123,6 +123,7 @@ def _context(directory: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "attributions": _attributions(directory / "attributions.parquet", scores, by_references),
         "classes": sorted(summary["classes"] or [], key=_noise, reverse=True)[:CLASSES],
         "known": _known(summary),
+        "agreement": summary.get("agreement"),
         "first_rank": next((found.rank for found in lists.values() if found and found.rows), "index"),
         "caps": {"rows": LIST_LENGTH, "references": REFERENCES, "classes": CLASSES, "indices": INDICES},
     }

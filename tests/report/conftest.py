@@ -149,6 +149,15 @@ def summary_of(columns: dict[str, list[Any]], names: list[str] | None, known: in
         ],
         "classes": by_class,
         "known_issues": None if known is None else {"count": known, "prevalence": 0.0995, "methods": truth},
+        "agreement": {
+            "k": 14,
+            "samples": samples,
+            "random_overlap": 14 / samples,
+            "pairs": [
+                {"scores": ["label_score", "forward_inf"], "samples": samples, "spearman": 0.456, "overlap": 9 / 14},
+                {"scores": ["label_score", "tracin"], "samples": samples, "spearman": None, "overlap": None},
+            ],
+        },
         "non_finite": [{"column": "loss", "count": 1, "indices": [17]}],
         "left_out": ["curvature: it would have taken 400 s of a budget of 60 s"],
         "cost": {"estimated_seconds": 3.2, "budget_seconds": 60.0, "passes": 1, "disk_bytes": 12345},

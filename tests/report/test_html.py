@@ -324,6 +324,33 @@ def test_a_single_sample(make_run: MakeRun, wrong: set[int]) -> None:
     assert "The sample ranked first" in page
 
 
+def test_agreement_of_the_rankings(make_run: MakeRun) -> None:
+    page = page_of(make_run())
+    text = Structure(page).text
+    assert "first 14 of the other" in text
+    assert "would share 11.7% of them" in text  # 14 of 120
+    rows = re.findall(r'<th scope="row">(\w+)</th><td>(\w+)</td>(.*?)</tr>', section(page, "agreement"))
+    cells = [(*names, re.findall(r">([^<>]+)</td>", rest)) for *names, rest in rows]
+    assert cells == [
+        ("label_score", "forward_inf", ["+0.46", "64.3%"]),
+        ("label_score", "tracin", ["–", "–"]),
+    ]
+    assert 'href="#agreement"' in page
+
+
+def test_a_run_without_agreement_has_no_section(make_run: MakeRun) -> None:
+    """Of an older version, or of one ranking alone."""
+
+    def forget(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        del summary["agreement"]
+
+    def alone(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        summary["agreement"]["pairs"] = []
+
+    for change in (forget, alone):
+        assert "#agreement" not in page_of(make_run(change=change))
+
+
 def test_missing_numbers_are_dashes(make_run: MakeRun) -> None:
     def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
         summary["run"].update(seconds=None, seed=None, world_size=None)
