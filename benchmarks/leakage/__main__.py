@@ -16,9 +16,9 @@ import torch
 from benchmarks.data import data_root
 from benchmarks.leakage.cases import CASES, Case, Planted, plant
 from benchmarks.leakage.cost import query_cost, widened
-from benchmarks.leakage.rows import CURVED, FEW, MINI, ROWS
+from benchmarks.leakage.rows import FEW, MINI, ROWS, SUBSET
 from benchmarks.leakage.section import section
-from benchmarks.leakage.tuning import choose, forward_inf
+from benchmarks.leakage.tuning import CURVED, FORMS, choose, forward_inf
 from lightning_inf.files import atomic
 from lightning_inf.report.summary import versions
 
@@ -49,9 +49,10 @@ def run(
         kept.setdefault("seed", seed)
         kept["training"] = planted.training
         tuned = kept.setdefault("tuned", {})
-        if not tuned:
-            tuned.update(choose(planted))
-            save()
+        for key in FORMS:
+            if key not in tuned:
+                tuned[key] = choose(planted, FORMS[key])
+                save()
         for row in missing:
             kept.setdefault("rows", {})[row.key] = row.compute(planted, tuned)
             save()
@@ -63,10 +64,13 @@ def run(
 
 def _cost(planted: Planted, tuned: dict[str, Any], pairs: int, folder: Path) -> list[dict[str, Any]]:
     """Measure the trained network, and a wider one: what a batch costs besides its passes weighs less there."""
-    method = forward_inf("ascent", **tuned["values"])
     queries = min(10, len(planted.copied))
     wider = widened(planted, 2 * planted.case.width, folder)
-    return [query_cost(one, method, pairs, queries) for one in (planted, wider)]
+    found = []
+    for key, one in (("forward_inf_ekfac", planted), ("forward_inf_ekfac", wider), ("forward_inf", planted)):
+        method = forward_inf(FORMS[key], **tuned[key]["values"])
+        found.append({"row": key, **query_cost(one, method, pairs, queries)})
+    return found
 
 
 def _say(case: Case, seed: int, key: str, found: dict[str, Any]) -> None:
@@ -132,7 +136,8 @@ def _settings(cases: dict[str, Case], options: argparse.Namespace) -> dict[str, 
         "cases": {name: asdict(case) for name, case in cases.items()},
         "rows": {row.key: {"label": row.label, "published": row.published} for row in ROWS},
         "explored": EXPLORED,
-        "lissa": {"queries": {str(depth): count for depth, count in FEW.items()}, "mini_batch": MINI, "subset": CURVED},
+        "lissa": {"queries": {str(depth): count for depth, count in FEW.items()}, "mini_batch": MINI, "subset": SUBSET},
+        "curvature_samples": CURVED,
         "threads": options.threads,
     }
 

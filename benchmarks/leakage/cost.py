@@ -71,6 +71,7 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     return {
         "sweeps_per_query": float(median),
         "quartiles": [float(low), float(high)],
+        "sweeps_once": float(np.median([row["once"] / row["bare"] for row in rows])),
         "bare_sweep_seconds": float(np.median([row["bare"] for row in rows])),
         "rows": rows,
     }

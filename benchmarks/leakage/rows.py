@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.leakage.attribute import BATCH, attribute
 from benchmarks.leakage.baselines import AuthorsRecipe, hash_ranks
 from benchmarks.leakage.cases import Planted
-from benchmarks.leakage.tuning import forward_inf
+from benchmarks.leakage.tuning import FORMS, forward_inf
 from lightning_inf import ForwardINF, InfluenceFunction, LiSSA, TracIn
 from lightning_inf.methods.method import Method
 
@@ -22,7 +22,7 @@ from lightning_inf.methods.method import Method
 FEW = {100: 20, 1_000: 7}
 
 #: LiSSA's matrix is of this many training samples, in mini-batches of so many.
-CURVED, MINI = 1_000, 64
+SUBSET, MINI = 1_000, 64
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,16 @@ def _clocked(compute: Callable[[], np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _tuned(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
-    return _package(planted, forward_inf("ascent", **tuned["values"]), planted.checkpoints[-1:])
+def _tuned(key: str) -> Callable[[Planted, dict[str, Any]], dict[str, Any]]:
+    def compute(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
+        return _package(planted, forward_inf(FORMS[key], **tuned[key]["values"]), planted.checkpoints[-1:])
+
+    return compute
 
 
 def _descent(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
-    return _package(planted, forward_inf("descent", **tuned["values"]), planted.checkpoints[-1:])
+    method = forward_inf(False, "descent", **tuned["forward_inf"]["values"])
+    return _package(planted, method, planted.checkpoints[-1:])
 
 
 def _default(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
@@ -101,14 +105,15 @@ def _gradcos(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
 
 def _lissa(depth: int) -> Callable[[Planted, dict[str, Any]], dict[str, Any]]:
     def compute(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
-        method = InfluenceFunction(LiSSA(depth=depth, seed=planted.seed), subset=CURVED)
+        method = InfluenceFunction(LiSSA(depth=depth, seed=planted.seed), subset=SUBSET)
         return _package(planted, method, planted.checkpoints[-1:], FEW[depth], MINI)
 
     return compute
 
 
 ROWS = (
-    Row("forward_inf", "Forward-INF, tuned on planted truth", _tuned, "100"),
+    Row("forward_inf_ekfac", "Forward-INF, EK-FAC, tuned on planted truth", _tuned("forward_inf_ekfac")),
+    Row("forward_inf", "Forward-INF, tuned on planted truth", _tuned("forward_inf"), "100"),
     Row("forward_inf_descent", "Forward-INF by descent, the same steps", _descent),
     Row("authors", "the authors' recipe, always on the query", _authors(False)),
     Row("authors_nearby", "the authors' recipe, on a nearby point where the loss is small", _authors(True), "100"),

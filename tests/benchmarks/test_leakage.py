@@ -37,7 +37,7 @@ def planted(tmp_path_factory):
 
 
 def test_gradients_of_a_copy_have_cosine_one_with_its_original(planted):
-    methods = [TracIn(normalize="cosine", name="gradcos"), forward_inf("ascent", steps=3, radius=0.01)]
+    methods = [TracIn(normalize="cosine", name="gradcos"), forward_inf(False, steps=3, radius=0.01)]
     found = attribute(planted, methods, planted.copied, planted.checkpoints)
     # Of equal samples neither comes first: 3 and 4 are tied, and a tie counts against the method.
     assert found.ranks["gradcos"].tolist() == [1, 2, 1, 1, 1, 1]
@@ -82,14 +82,14 @@ def test_the_section_says_what_was_reached_and_what_was_missed():
     def run(hits, cost):
         ranks = [1] * hits + [7] * (100 - hits)
         tuned = {"values": {"steps": 3, "radius": 0.01}, "hit_rate": 0.5, "stand_ins": 32}
-        clock = {"sweeps_per_query": cost, "bare_sweep_seconds": 0.1, "quartiles": [cost, cost]}
+        clock = {"sweeps_per_query": cost, "bare_sweep_seconds": 0.1, "sweeps_once": 9, "quartiles": [cost, cost]}
         training = dict.fromkeys(("train_loss", "train_accuracy", "test_accuracy", "parameters"), 1.0)
         return {
             "seed": 0,
             "training": training,
-            "tuned": tuned,
+            "tuned": {"forward_inf": tuned},
             "rows": {"forward_inf": {"ranks": ranks, "seconds": 10.0}},
-            "cost": [{"pairs": 7, "samples": 10_000, "width": 16, "wall": clock, "cpu": clock}],
+            "cost": [{"row": "forward_inf", "pairs": 7, "samples": 10_000, "width": 16, "wall": clock, "cpu": clock}],
         }
 
     sizes = {name: {"samples": 10_000} for name in ("cifar10", "mnist")}
