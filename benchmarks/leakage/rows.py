@@ -103,6 +103,11 @@ def _gradcos(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
     return _package(planted, TracIn(normalize="cosine", name="gradcos"), planted.checkpoints[-1:])
 
 
+def _margin(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
+    """Ask for the limit of small steps on the margin: what the margin is worth alone."""
+    return _package(planted, TracIn(output="margin", name="tracin_margin"), planted.checkpoints[-1:])
+
+
 def _lissa(depth: int) -> Callable[[Planted, dict[str, Any]], dict[str, Any]]:
     def compute(planted: Planted, tuned: dict[str, Any]) -> dict[str, Any]:
         method = InfluenceFunction(LiSSA(depth=depth, seed=planted.seed), subset=SUBSET)
@@ -120,6 +125,7 @@ ROWS = (
     Row("tracin_1", "TracIn, last checkpoint", _tracin(1), "2"),
     Row("tracin_3", "TracIn, 3 checkpoints", _tracin(3), "6"),
     Row("tracin_5", "TracIn, 5 checkpoints", _tracin(5), "6"),
+    Row("tracin_margin", "TracIn on margins, last checkpoint", _margin),
     Row("gradcos", "GradCos, last checkpoint", _gradcos),
     Row("hash", "hash of the input", lambda planted, tuned: _clocked(lambda: hash_ranks(planted))),
     Row("lissa_100", "influence function, LiSSA, depth 100", _lissa(100), "30"),
