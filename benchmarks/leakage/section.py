@@ -91,6 +91,14 @@ def _verdict(name: str, runs: list[dict[str, Any]], rows: dict[str, Any]) -> lis
             word = "reached" if low >= TARGETS[name] else "**missed**"
             target = f"target: lower bound of top-1 at least {TARGETS[name]:.0%}"
             lines.append(f"- {rows[key]['label']}; {target}: {low:.1%}, {word}.")
+    both = [[run["rows"][key] for run in runs if key in run["rows"]] for key in ("forward_inf", "tracin_margin")]
+    if all(both):
+        step, limit = (detection(found)["hit_rate"][1] for found in both)
+        lines.append(
+            f"- The derivative of the margin along the query's, at the last checkpoint, finds {limit:.1%}: of the tuned"
+            f" Forward-INF's top-1, {100 * (step - limit):+.1f} points are due to finite steps scaled by tensor, and the rest to"
+            " asking for the margin."
+        )
     for cost in [one for run in runs for one in run.get("cost", [])]:
         wall, cpu = cost["wall"], cost["cpu"]
         word = "reached" if wall["sweeps_per_query"] <= COST else "**missed**"
