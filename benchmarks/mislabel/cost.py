@@ -37,6 +37,7 @@ def cost(name: str, samples: int, epochs: int, root: Path) -> dict[str, Any]:
     for seed in range(PAIRS):
         seed_everything(seed, verbose=False)
         directory, clock, module = Path(tempfile.mkdtemp()), Clock(), net(name)
+        module.influence_dataloader = lambda: DataLoader(Images(x, given), 64)
         callback = InfluenceCallback(
             methods=[LabelQuality()], dirpath=str(directory / "run"), budget=None, individual_references=0
         )

@@ -131,7 +131,10 @@ def verdict(issues: LabelIssues | None, scored: int, samples: int) -> str:
     part = f"{scored:,} training samples" if scored == samples else f"{scored:,} training samples that were scored"
     if issues is None:
         whole = f"{scored:,}" if scored == samples else f"{scored:,} of {samples:,}"
-        return f"{whole} training samples scored. The model has no class labels that could be judged; see self-influence and influence."
+        return (
+            f"{whole} training samples scored. The model has no class labels that could be judged; see self-influence and"
+            " influence."
+        )
     if issues.count == 0:
         return f"No label issue among {part}."
     share = issues.count / max(int(issues.known.sum()), 1)
