@@ -40,7 +40,16 @@ def section(results: dict[str, Any]) -> str:
         runs = {key: run for key, run in results["runs"].items() if key.startswith(f"{name}/") and "rows" in run}
         if runs:
             parts += _case(name, list(runs.values()), settings)
-    return "\n".join([*parts, *_remarks(settings)]).rstrip() + "\n"
+    return "\n".join([*parts, *_remarks(settings), *_missing(results)]).rstrip() + "\n"
+
+
+def _missing(results: dict[str, Any]) -> list[str]:
+    """Name the rows that some seeds lack."""
+    runs, lacking = results["runs"].values(), []
+    for key, row in results["settings"]["rows"].items():
+        if count := sum(key not in run.get("rows", {}) for run in runs):
+            lacking.append(f"{row['label']} ({count} of {len(runs)} runs)")
+    return ["", f"Not measured yet: {'; '.join(lacking)}."] if lacking else []
 
 
 def _case(name: str, runs: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
