@@ -74,8 +74,10 @@ def _table(cases: Sequence[dict[str, Any]], keys: Sequence[tuple[str, str]], mea
     lines = [head, "|---" * (len(keys) + 3) + "|"]
     for name, title in ROWS.items():
         values = [_mean(cases, key, name, measure) for key in keys]
+        whole = all(name in c["scores"] for c in cases)  # else some cases have more seeds than others
+        average = _over_seeds(cases, name, measure) if whole else f"{np.mean(values):.3f}"
         lines.append(
-            f"| {title} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {_over_seeds(cases, name, measure)}"
+            f"| {title} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {average}"
             f" | {sum(name in c['scores'] for c in cases)} |"
         )
     return "\n".join(lines)
