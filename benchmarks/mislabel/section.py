@@ -49,6 +49,7 @@ def section(results: dict[str, Any]) -> str:
         f" {settings['folds']}-fold cross-validated probabilities. Means over seeds: {_seeds(cases)}. The weights of the"
         " sources and the least worth of structure were chosen on seeds 100 and 101. Command:"
         " `python -m benchmarks.mislabel`.",
+        *([results["note"]] if results.get("note") else []),
         "Average precision:\n\n" + _table(cases, keys, "average_precision"),
         "AUROC:\n\n" + _table(cases, keys, "auroc"),
         f"Share of the wrong labels found after inspecting {settings['inspected']} samples (the paper's Fig. 5 reports more"
