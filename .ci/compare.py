@@ -65,4 +65,6 @@ if __name__ == "__main__":
     tables = [pq.read_table(path) for path in sys.argv[1:3]]
     if found := compare(*tables):
         sys.exit("\n".join(found))
-    print(f"{len(tables[0])} rows and {len(tables[0].schema)} columns are equal to {TOLERANCE:g} of the column's largest")
+    print(
+        f"{len(tables[0])} rows and {len(tables[0].schema)} columns are equal to {TOLERANCE:g} of the column's largest"
+    )

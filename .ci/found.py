@@ -17,7 +17,9 @@ def main(directory: Path, least: float) -> None:
             sys.exit(f"{directory / name} is missing or empty")
     known = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["known_issues"]
     found = known["methods"]["label_score"]["average_precision"]
-    print(f"label_score finds {known['count']} planted flips with average precision {found:.4f}; at least {least} wanted")
+    print(
+        f"label_score finds {known['count']} planted flips with average precision {found:.4f}; at least {least} wanted"
+    )
     if not found >= least:
         sys.exit("that is too low")
 
