@@ -9,14 +9,36 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_inf.analysis import findings
+from lightning_inf.report.schema import SUMMARY, schema
+
 torch.set_num_threads(1)
 _SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)) if s is not None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _summaries_fit_the_schema() -> Iterator[None]:
+    """Hold the summary of every run that any test makes to ``summary.schema.json``."""
+    check = jsonschema.Draft202012Validator(schema())
+    write = findings.write_json
+
+    def write_valid(path: Path, content: Any) -> None:
+        wrong = [f"{error.json_path}: {error.message[:300]}" for error in check.iter_errors(content)]
+        write(path, content)
+        assert path.name != SUMMARY or not wrong, f"not as in summary.schema.json (see CONTRIBUTING.md): {wrong}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "write_json", write_valid)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def write_findings(
     Returns:
         The summary.
     """
-    from lightning_inf.report import html, summary, tables  # pyarrow and jinja2 only where a report is written
+    from lightning_inf.report import html, schema, summary, tables  # pyarrow and jinja2 only where a report is written
 
     samples = len(subject.train)
     columns = scores.columns
@@ -60,9 +60,12 @@ def write_findings(
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     labels = _labels(columns, samples)
     content = {
-        "schema_version": summary.SCHEMA_VERSION,
+        "schema_version": schema.SCHEMA_VERSION,
         "verdict": summary.verdict(issues, len(scores.scored), samples),
-        "run": _run(trainer, module, settings, account, summary.versions(), summary.now()),
+        "run": {
+            "id": summary.run_id(account.fingerprint, directory / "manifest.json"),
+            **_run(trainer, module, settings, account, summary.versions(), summary.now()),
+        },
         "dataset": {
             "samples": samples,
             "scored": len(scores.scored),

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lightning_inf.files import atomic, read_json
+from lightning_inf.files import atomic
 from lightning_inf.report.reasons import why_default
+from lightning_inf.report.schema import read_summary
 from lightning_inf.report.terminal import visible
 
-SCHEMA_VERSION = 1
 LIST_LENGTH = 50
 REFERENCES = 16
 EACH_WAY = 5
@@ -63,19 +63,15 @@ def render(directory: str | Path) -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If the summary was written under another schema version.
+        IncompleteRunError: If there is no summary.
+        ValueError: If it was written under another schema version.
 
     Example:
         >>> render("lightning_logs/version_0/influence")  # doctest: +SKIP
         PosixPath('lightning_logs/version_0/influence/report.html')
     """
     directory = Path(directory)
-    summary = read_json(directory / "summary.json")
-    if summary["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"{directory / 'summary.json'} has schema version {summary['schema_version']}, but this version of "
-            f"lightning_inf renders version {SCHEMA_VERSION}. Render it with the version that wrote it."
-        )
+    summary = read_summary(directory)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     # Our own stylesheet is the one text that is not escaped.
     template = _environment().get_template("page.html.jinja")

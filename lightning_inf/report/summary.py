@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -13,17 +14,29 @@ import numpy as np
 
 from lightning_inf.audit.mislabeled import RULE, THRESHOLD, LabelIssues
 from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.files import digest, read_json
 from lightning_inf.methods.collect import Scores
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.tuning import sentence
-
-SCHEMA_VERSION = 1
 
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     packages = {name: metadata.version(name) for name in ("lightning_inf", "torch", "lightning")}
     return {**packages, "python": platform.python_version()}
+
+
+def run_id(fingerprint: str, manifest: Path) -> str:
+    """Name a run by its training data and by what its numbers depend on, checkpoints among it.
+
+    Args:
+        fingerprint: Of the training data.
+        manifest: ``manifest.json`` of the run.
+
+    Returns:
+        12 hexadecimal digits; the same for an analysis that is repeated or resumed.
+    """
+    return digest(fingerprint, read_json(manifest))[:12]
 
 
 def now() -> str:
@@ -119,7 +132,8 @@ def issue_entries(issues: LabelIssues | None, columns: Mapping[str, np.ndarray])
             "issue_type": "label",
             "num_issues": issues.count if issues else None,
             "interval": list(issues.interval) if issues and issues.interval else None,
-            "threshold": issues.threshold if issues else THRESHOLD,
+            # Every label is an issue below an infinite threshold, and JSON has no infinity.
+            "threshold": (issues.threshold if math.isfinite(issues.threshold) else None) if issues else THRESHOLD,
             "threshold_rule": issues.rule if issues else RULE,
             "score": float(finite.mean()) if len(finite) else None,
         }

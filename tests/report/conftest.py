@@ -105,9 +105,10 @@ def summary_of(columns: dict[str, list[Any]], names: list[str] | None, known: in
         for name, ap in quality.items()
     }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "verdict": f"{issues} of {samples} training samples carry a label that the model never took in.",
         "run": {
+            "id": "0123456789ab",
             "created": "2026-05-01T12:00:00Z",
             "versions": {"lightning_inf": "0.1.0", "torch": "2.14.0", "lightning": "2.6.1", "python": "3.11.7"},
             "model": "examples.digits.DigitsNet",

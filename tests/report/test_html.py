@@ -378,9 +378,9 @@ def test_non_finite_samples_are_named(make_run: MakeRun) -> None:
 
 def test_another_schema_is_refused(make_run: MakeRun) -> None:
     def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
-        summary["schema_version"] = 2
+        summary["schema_version"] = 1
 
-    with pytest.raises(ValueError, match="schema version 2"):
+    with pytest.raises(ValueError, match="schema version 1"):
         render(make_run(change=change))
 
 
