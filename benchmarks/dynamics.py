@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from cleanlab.rank import get_label_quality_scores
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
@@ -27,23 +27,11 @@ from torch.utils.data import DataLoader
 
 from benchmarks.data import Images, Noise, data_root, flip, images
 from benchmarks.nets import TwoConv
+from benchmarks.training import quiet_trainer
 from lightning_inf import InfluenceCallback, TrainingDynamics, influence
 
 #: With ten captures kept, 19 epochs leave exactly ten checkpoints at a stride of two.
 EPOCHS = {"fashion_mnist": 19, "cifar10": 19}
-
-
-def trainer(epochs: int, *callbacks: Any) -> Trainer:
-    """A Trainer that prints nothing."""
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
 
 
 def net(name: str) -> TwoConv:
@@ -61,7 +49,7 @@ def cross_validated(x: Tensor, y: np.ndarray, name: str, seed: int) -> np.ndarra
     probabilities = np.zeros((len(y), 10))
     for train, held_out in StratifiedKFold(4, shuffle=True, random_state=seed).split(x, y):
         module = net(name)
-        trainer(EPOCHS[name]).fit(module, loader(x[train], y[train], name))
+        quiet_trainer(max_epochs=EPOCHS[name]).fit(module, loader(x[train], y[train], name))
         with torch.no_grad():
             parts = [module.eval()(part).softmax(dim=1) for part in x[held_out].split(256)]
         probabilities[held_out] = torch.cat(parts).numpy()
@@ -83,7 +71,7 @@ def case(name: str, noise: Noise, seed: int, count: int, root: Path) -> dict[str
     module = net(name)
     callback = InfluenceCallback(methods=[TrainingDynamics("recorded")], dirpath=str(directory / "recorded"))
     started = time.perf_counter()
-    trainer(EPOCHS[name], callback).fit(module, loader(x, y, name), held_out)
+    quiet_trainer(callback, max_epochs=EPOCHS[name]).fit(module, loader(x, y, name), held_out)
     seconds = time.perf_counter() - started
     found = {"recorded": scores(directory / "recorded")}
     again = InfluenceCallback(
@@ -92,7 +80,7 @@ def case(name: str, noise: Noise, seed: int, count: int, root: Path) -> dict[str
         dirpath=str(directory / "checkpoints"),
         budget=None,
     )
-    influence(trainer(1, again), module, DataLoader(Images(x, y), 64), held_out)
+    influence(quiet_trainer(again), module, DataLoader(Images(x, y), 64), held_out)
     found["checkpoints"] = scores(directory / "checkpoints")
     captured = len(json.loads((directory / "checkpoints" / "summary.json").read_text())["checkpoints"])
     probabilities = cross_validated(x, y, name, seed)

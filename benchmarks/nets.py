@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import nn
+
+from benchmarks.training import Classifier
 
 
-class TwoConv(LightningModule):
+class TwoConv(Classifier):
     """Two convolutions and two linear layers; imports nothing from lightning_inf.
 
     Args:
@@ -33,19 +33,6 @@ class TwoConv(LightningModule):
             nn.ReLU(),
             nn.Linear(128, 10),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute logits of shape ``(B, 10)``."""
-        logits: Tensor = self.net(x)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
-        x, y = batch
-        return F.cross_entropy(self(x), y)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Nothing is validated; the loader gives the references."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
 from benchmarks.data import Images, data_root, images
 from benchmarks.nets import TwoConv
+from benchmarks.timing import Spread
+from benchmarks.training import quiet_trainer
 from examples.digits import DigitsData, DigitsNet
 from lightning_inf import InfluenceCallback
 
@@ -73,16 +74,11 @@ def epoch(make: Callable[[], tuple[Any, Any]], observed: bool) -> Clock:
     if ours is not None:
         ours.analyze = lambda *args, **kwargs: {}  # type: ignore[method-assign,assignment]
     clock = Clock(ours)
-    trainer = Trainer(
+    trainer = quiet_trainer(
+        *(callback for callback in (clock, ours) if callback is not None),
         max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=1 if observed else 0,
-        callbacks=[clock, *([ours] if ours is not None else [])],
     )
     trainer.fit(module, **data)
     return clock
@@ -95,12 +91,12 @@ def compare(name: str, make: Callable[[], tuple[Any, Any]], pairs: int) -> dict[
         bare, observed = epoch(make, False), epoch(make, True)
         if pair:  # the first warms up
             shares.append((observed.hooks + observed.steps - bare.steps) / bare.epoch)
-    low, median, high = np.percentile(shares, [25, 50, 75])
+    spread = Spread.of(shares)
     return {
         "case": name,
         "pairs": pairs,
-        "share_of_epoch": median,
-        "quartiles": [low, high],
+        "share_of_epoch": spread.median,
+        "quartiles": [spread.low, spread.high],
         "bare_epoch_seconds": bare.epoch,
     }
 

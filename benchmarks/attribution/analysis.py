@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.attribution.problem import Data, Mlp, Recipe
 from benchmarks.data import Images
+from benchmarks.training import quiet_trainer
 from lightning_inf import InfluenceCallback, TrainingDynamics, influence
 from lightning_inf.methods.method import Method
 
@@ -40,19 +41,6 @@ class Fitted:
     directory: Path
 
 
-def trainer(epochs: int, callback: InfluenceCallback) -> Trainer:
-    """A Trainer that prints nothing."""
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[callback],
-    )
-
-
 def fit(data: Data, recipe: Recipe, seed: int, directory: Path) -> Fitted:
     """Train with the callback, or read what an earlier run trained."""
     module = Mlp(recipe)
@@ -65,7 +53,9 @@ def fit(data: Data, recipe: Recipe, seed: int, directory: Path) -> Fitted:
             methods=[TrainingDynamics()], dirpath=str(captured), keep_checkpoints=CAPTURES, on_error="raise"
         )
         loader = DataLoader(Images(data.x, data.y.numpy()), recipe.batch, shuffle=True)
-        trainer(recipe.epochs, callback).fit(module, loader, DataLoader(Images(data.query_x, data.query_y.numpy()), 64))
+        quiet_trainer(callback, max_epochs=recipe.epochs).fit(
+            module, loader, DataLoader(Images(data.query_x, data.query_y.numpy()), 64)
+        )
         torch.save(module.state_dict(), final)
     module.load_state_dict(torch.load(final, weights_only=True))
     files = sorted(str(path) for path in (captured / "checkpoints").glob("*.ckpt"))  # their names begin with the epoch
@@ -104,7 +94,7 @@ def attribute(
     started = time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        influence(trainer(1, callback), fitted.module, DataLoader(Images(data.x, data.y.numpy()), 64))
+        influence(quiet_trainer(callback), fitted.module, DataLoader(Images(data.x, data.y.numpy()), 64))
     seconds = time.process_time() - started
     table = pq.read_table(fitted.directory / "attributions_full.parquet")
     found = {

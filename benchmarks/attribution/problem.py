@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from benchmarks.data import images
+from benchmarks.training import Classifier
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def outputs(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return logits.gather(1, y[:, None]).squeeze(1) - others, -F.cross_entropy(logits, y, reduction="none")
 
 
-class Mlp(LightningModule):
+class Mlp(Classifier):
     """The network as a LightningModule; imports nothing from lightning_inf.
 
     Args:
@@ -105,19 +105,6 @@ class Mlp(LightningModule):
         super().__init__()
         self.recipe = recipe
         self.net = network(recipe.hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute logits of shape ``(B, 10)``."""
-        logits: Tensor = self.net(x)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
-        x, y = batch
-        return F.cross_entropy(self(x), y)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Nothing is validated; the loader gives the references."""
 
     def configure_optimizers(self) -> Any:
         """SGD with the rate of each epoch."""

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from benchmarks.leakage.cases import Planted, quiet_trainer
+from benchmarks.leakage.cases import Planted
+from benchmarks.training import quiet_trainer
 from lightning_inf import InfluenceCallback, influence
 from lightning_inf.methods.method import Method
 
@@ -81,7 +82,7 @@ def attribute(
             seed=planted.seed,
             on_error="raise",
         )
-        trainer = quiet_trainer(callbacks=[callback], enable_checkpointing=False)
+        trainer = quiet_trainer(callback)
         began, cpu = time.perf_counter(), time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):  # each analysis prints its report
             influence(trainer, planted.module, DataLoader(data, 64, shuffle=True))

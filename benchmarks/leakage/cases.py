@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.data import Images, images
+from benchmarks.training import Classifier, quiet_trainer
 
 #: Checkpoints that a training leaves, evenly spaced over its epochs.
 CHECKPOINTS = 5
@@ -50,7 +51,7 @@ CASES = {
 }
 
 
-class BatchNormNet(LightningModule):
+class BatchNormNet(Classifier):
     """Three strided convolutions with BatchNorm and two linear layers; imports nothing from lightning_inf.
 
     There is no BatchNorm after the flattening: in train mode a batch of one query and its copy would be normalised to
@@ -73,16 +74,6 @@ class BatchNormNet(LightningModule):
         features = 4 * width * math.ceil(side / 8) ** 2
         head = [nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, 10)]
         self.net = nn.Sequential(*layers, nn.Flatten(), *head)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute logits of shape ``(B, 10)``."""
-        logits: Tensor = self.net(x)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
-        x, y = batch
-        return F.cross_entropy(self(x), y)
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum; after three quarters of the epochs a fifth of the rate."""
@@ -153,7 +144,7 @@ def plant(case: Case, seed: int, root: Path, folder: Path) -> Planted:
     if all(path.is_file() for path in checkpoints):
         module.load_state_dict(torch.load(checkpoints[-1], weights_only=True)["state_dict"])
     else:
-        quiet_trainer(max_epochs=case.epochs, callbacks=[saved]).fit(module, DataLoader(Images(x, y), 64, shuffle=True))
+        quiet_trainer(saved, max_epochs=case.epochs).fit(module, DataLoader(Images(x, y), 64, shuffle=True))
     copied = np.random.default_rng(seed).choice(len(y), case.queries, replace=False)
     test_x, test_y = images(case.name, root, train=False)
     training = {
@@ -177,9 +168,3 @@ def judge(module: nn.Module, x: Tensor, y: np.ndarray, name: str) -> dict[str, f
         f"{name}_loss_max": float(losses.max()),
         f"{name}_accuracy": float(right),
     }
-
-
-def quiet_trainer(**options: Any) -> Trainer:
-    """Make a Trainer on the CPU that says and logs nothing."""
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", devices=1, **quiet, **options)

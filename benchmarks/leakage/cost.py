@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from benchmarks.leakage.attribute import BATCH, attribute
 from benchmarks.leakage.cases import BatchNormNet, Planted
+from benchmarks.timing import CLOCKS, Seconds, Spread, alternate, forward_sweep
 from lightning_inf import ForwardINF
-
-#: Wall-clock and processor time; the second is what matters where others use the machine as well.
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def widened(planted: Planted, width: int, folder: Path) -> Planted:
@@ -47,48 +43,39 @@ def query_cost(planted: Planted, method: ForwardINF, pairs: int, queries: int) -
     Returns:
         By clock median and quartiles in bare sweeps, and the seconds.
     """
-    rows: dict[str, list[dict[str, float]]] = {clock: [] for clock in CLOCKS}
-    for repetition in range(pairs + 1):
-        before = _bare_sweeps(planted.module, planted.x, queries)
-        asked = _analysis(planted, method, queries)
-        once = _analysis(planted, method, 0)
-        after = _bare_sweeps(planted.module, planted.x, queries)  # before and after, as the machine's speed drifts
-        for clock, kept in rows.items() if repetition else ():
-            bare = (before[clock] + after[clock]) / 2
-            kept.append({"bare": bare, "query": (asked[clock] - once[clock]) / queries, "once": once[clock]})
+    found = alternate(
+        lambda: forward_sweep(planted.module, planted.x.split(BATCH)),
+        {"asked": lambda: _analysis(planted, method, queries), "once": lambda: _analysis(planted, method, 0)},
+        pairs,
+        sweeps=queries,
+    )
     return {
         "samples": len(planted.y),
         "width": planted.case.width,
         "pairs": pairs,
         "queries": queries,
         "batch_size": BATCH,
-        **{clock: _summary(kept) for clock, kept in rows.items()},
+        **{clock: _summary([_of_query(row, clock, queries) for row in found]) for clock in CLOCKS},
     }
 
 
+def _of_query(row: dict[str, Seconds], clock: str, queries: int) -> dict[str, float]:
+    """Tell a query's own seconds from what is done once."""
+    bare, asked, once = (row[name][clock] for name in ("bare", "asked", "once"))
+    return {"bare": bare, "query": (asked - once) / queries, "once": once}
+
+
 def _summary(rows: list[dict[str, float]]) -> dict[str, Any]:
-    low, median, high = np.percentile([row["query"] / row["bare"] for row in rows], [25, 50, 75])
+    spread = Spread.of([row["query"] / row["bare"] for row in rows])
     return {
-        "sweeps_per_query": float(median),
-        "quartiles": [float(low), float(high)],
-        "sweeps_once": float(np.median([row["once"] / row["bare"] for row in rows])),
-        "bare_sweep_seconds": float(np.median([row["bare"] for row in rows])),
+        "sweeps_per_query": spread.median,
+        "quartiles": [spread.low, spread.high],
+        "sweeps_once": median(row["once"] / row["bare"] for row in rows),
+        "bare_sweep_seconds": median(row["bare"] for row in rows),
         "rows": rows,
     }
 
 
-def _bare_sweeps(module: nn.Module, x: torch.Tensor, count: int) -> dict[str, float]:
-    """Time forward passes in eval mode without gradients over batches that lie in memory; seconds a sweep."""
-    module.eval()
-    began = {clock: now() for clock, now in CLOCKS.items()}
-    with torch.no_grad():
-        for _ in range(count):
-            for batch in x.split(BATCH):
-                module(batch)
-    return {clock: (now() - began[clock]) / count for clock, now in CLOCKS.items()}
-
-
-def _analysis(planted: Planted, method: ForwardINF, asked: int) -> dict[str, float]:
-    """Time an analysis."""
-    found = attribute(planted, [method], planted.copied, planted.checkpoints[-1:], asked=asked)
-    return {"wall": found.seconds, "cpu": found.cpu_seconds}
+def _analysis(planted: Planted, method: ForwardINF, asked: int) -> None:
+    """Run an analysis."""
+    attribute(planted, [method], planted.copied, planted.checkpoints[-1:], asked=asked)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.data import Images, images
 from benchmarks.mislabel.noise import Kind, corrupt
 from benchmarks.nets import TwoConv
+from benchmarks.training import quiet_trainer
 from lightning_inf import (
     ForwardINF,
     InfluenceCallback,
@@ -102,7 +103,7 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
             calibration_flips=0.01 if planted else None,
             on_error="raise",
         )
-        trainer(epochs, clock, callback).fit(module, loader(x, given, name), held_out)
+        quiet_trainer(clock, callback, max_epochs=epochs).fit(module, loader(x, given, name), held_out)
         run = directory / "run"
         result = judged(run, given, true)
         result["seconds"] = {"training": clock.seconds, **alone(directory, module, x, given, held_out)}
@@ -129,7 +130,7 @@ def alone(directory: Path, module: LightningModule, x: Tensor, given: np.ndarray
     if (directory / "run" / "calibration.json").is_file():
         shutil.copy(directory / "run" / "calibration.json", directory / "alone")
     began = time.process_time()
-    influence(trainer(1, callback), module, DataLoader(Images(x, given), 64), held_out)
+    influence(quiet_trainer(callback), module, DataLoader(Images(x, given), 64), held_out)
     return {"label_score": time.process_time() - began}
 
 
@@ -184,7 +185,7 @@ def peers(
     chance = np.zeros((len(given), 10))
     for train, out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, given):
         fold = net(name)
-        trainer(epochs).fit(fold, loader(x[train], given[train], name))
+        quiet_trainer(max_epochs=epochs).fit(fold, loader(x[train], given[train], name))
         with torch.no_grad():
             chance[out] = torch.cat([fold.eval()(part).softmax(dim=1) for part in x[out].split(256)]).numpy()
     seconds = {"cross_validation": time.process_time() - began}
@@ -221,19 +222,6 @@ def _load(module: LightningModule, path: str) -> float:
     """Load a captured checkpoint as captum asks for it, with the learning rate."""
     module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     return float(getattr(module, "lr", 1.0))
-
-
-def trainer(epochs: int, *callbacks: Callback) -> Trainer:
-    """A Trainer that prints nothing."""
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
 
 
 def net(name: str) -> TwoConv:

@@ -11,8 +11,9 @@ from lightning.pytorch import seed_everything
 from torch.utils.data import DataLoader
 
 from benchmarks.data import Images, images
-from benchmarks.mislabel.case import SHARE, Clock, alone, loader, net, trainer
+from benchmarks.mislabel.case import SHARE, Clock, alone, loader, net
 from benchmarks.mislabel.noise import corrupt
+from benchmarks.training import quiet_trainer
 from lightning_inf import InfluenceCallback, LabelQuality
 
 PAIRS = 5
@@ -41,7 +42,7 @@ def cost(name: str, samples: int, epochs: int, root: Path) -> dict[str, Any]:
         callback = InfluenceCallback(
             methods=[LabelQuality()], dirpath=str(directory / "run"), budget=None, individual_references=0
         )
-        trainer(epochs, clock, callback).fit(module, loader(x, given, name), held_out)
+        quiet_trainer(clock, callback, max_epochs=epochs).fit(module, loader(x, given, name), held_out)
         found["training"].append(clock.seconds)
         found["label_score"].append(alone(directory, module, x, given, held_out)["label_score"])
         shutil.rmtree(directory)
