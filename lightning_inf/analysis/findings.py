@@ -130,7 +130,7 @@ def _scored_columns(settings: Settings, columns: Mapping[str, np.ndarray]) -> di
 
 def show(content: Mapping[str, Any], directory: Path) -> None:
     """Print the summary of at most 24 lines."""
-    from lightning_inf.report.html import ranked_rows
+    from lightning_inf.report.run import ranked_rows
     from lightning_inf.report.terminal import summarize
 
     ranks = [method["rank_column"] for method in content["methods"]]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_inf.report.html import ranked_rows
+from lightning_inf.report.run import ranked_rows
 from lightning_inf.report.terminal import summarize, visible
 
 MakeRun = Callable[..., Path]

@@ -1,0 +1,143 @@
+"""A run directory as the page reads it: every file once, and only when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from lightning_inf.report.examples import Examples
+from lightning_inf.report.schema import read_summary
+
+#: What every list of samples shows of one.
+SAMPLE = ("index", "sample_id", "label", "label_name", "is_label_issue")
+SUGGESTION = ("suggested_label", "suggested_label_name", "suggested_confidence")
+
+
+class Run:
+    """The files of a finished run, read lazily.
+
+    Args:
+        directory: The run directory.
+
+    Raises:
+        IncompleteRunError: If there is no summary.
+        ValueError: If it was written under another schema version.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.summary = read_summary(directory)
+        self._columns: dict[str, Any] = {}
+
+    @property
+    def scores(self) -> Path:
+        """Path of ``scores.parquet``."""
+        return self.directory / "scores.parquet"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns of ``scores.parquet``."""
+        return tuple(pq.read_schema(self.scores).names)
+
+    @cached_property
+    def samples(self) -> int:
+        """How many rows ``scores.parquet`` has: the samples of the training set."""
+        return int(pq.read_metadata(self.scores).num_rows)
+
+    def column(self, name: str) -> np.ndarray | None:
+        """Read a column of numbers or booleans as float64, NaN where it is null.
+
+        Args:
+            name: Of ``scores.parquet``.
+
+        Returns:
+            Shape ``(samples,)``, in dataset order; None if the file has no such column.
+        """
+        if name not in self.names:
+            return None
+        if name not in self._columns:
+            read = pq.read_table(self.scores, columns=[name])[name].to_numpy()
+            self._columns[name] = np.asarray(read.astype(np.float64) if read.dtype != object else _numbers(read))
+        found: np.ndarray = self._columns[name]
+        return found
+
+    def texts(self, name: str) -> list[str | None] | None:
+        """Read a column of text; None if the file has no such column."""
+        if name not in self.names:
+            return None
+        found: list[str | None] = pq.read_table(self.scores, columns=[name])[name].to_pylist()
+        return found
+
+    def ranked(self, rank: str, columns: Iterable[str], limit: int) -> list[dict[str, Any]]:
+        """Read the first ``limit`` samples of a ranking; see :func:`ranked_rows`."""
+        return ranked_rows(self.scores, rank, list(columns), limit)
+
+    def rows(self, indices: Sequence[int], columns: Iterable[str] = SAMPLE) -> list[dict[str, Any]]:
+        """Read the rows of some samples, in the order in which they are given; an unknown index is left out."""
+        found = read_rows(self.scores, ["index", *columns], [("index", "in", sorted(set(indices)))]) if indices else []
+        by_index = {row["index"]: row for row in found}
+        return [dict(by_index[index]) for index in indices if index in by_index]
+
+    @cached_property
+    def attributions(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        """Rows of ``attributions.parquet`` by method and reference, strongest first; empty if there is no such file."""
+        path = self.directory / "attributions.parquet"
+        groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in pq.read_table(path).to_pylist() if path.exists() else ():
+            groups.setdefault((row["method"], row["reference_index"]), []).append(row)
+        return {key: sorted(rows, key=lambda row: row["rank"]) for key, rows in groups.items()}
+
+    @cached_property
+    def examples(self) -> Examples:
+        """Pictures, texts and small tables of the samples that sections show."""
+        return Examples.read(self.directory)
+
+    @property
+    def label_issue(self) -> dict[str, Any] | None:
+        """The entry of ``summary.json`` that counts label issues."""
+        return next((issue for issue in self.summary["issues"] if issue["issue_type"] == "label"), None)
+
+    @property
+    def rankings(self) -> dict[str, str]:
+        """By column of ranks, the name of its ranking, ``label_rank`` first; only those that the file has."""
+        ranks = {"label_rank": "label_score"}
+        for method in self.summary["methods"]:
+            if method["rank_column"] and method["kind"] != "dynamics":  # label_rank has weighed those
+                ranks.setdefault(method["rank_column"], method["name"])
+        return {rank: name for rank, name in ranks.items() if rank in self.names}
+
+
+def ranked_rows(scores: str | Path, rank: str, columns: list[str], limit: int) -> list[dict[str, Any]]:
+    """Read the head of one ranking from ``scores.parquet``, without loading the rest of the file.
+
+    Args:
+        scores: Path of ``scores.parquet``.
+        rank: The column of ranks, 1 = first.
+        columns: The columns to read beside it. A column that the file does not have is null in every row.
+        limit: How many rows to read.
+
+    Returns:
+        One mapping a row, sorted by rank; empty if the file has no such ranking.
+    """
+    if rank not in pq.read_schema(scores).names:
+        return []
+    rows = read_rows(scores, [*columns, rank], [(rank, "<=", limit)])
+    return sorted(rows, key=lambda row: (row[rank], row.get("index") or 0))
+
+
+def read_rows(path: str | Path, columns: list[str], filters: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
+    """Read the rows of a Parquet file that pass the filters; a column that it does not have is null in every row."""
+    wanted = dict.fromkeys(columns)
+    present = set(pq.read_schema(path).names)
+    table = pq.read_table(path, columns=[column for column in wanted if column in present], filters=filters)
+    return [{**wanted, **row} for row in table.to_pylist()]
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """Booleans with nulls come as objects."""
+    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
