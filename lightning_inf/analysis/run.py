@@ -35,6 +35,7 @@ from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Weights
 from lightning_inf.probes.scene import Scene
+from lightning_inf.probes.shelf import Shelf
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
@@ -44,6 +45,8 @@ from lightning_inf.sweep.ranks import PREFIX, Ranks
 from lightning_inf.sweep.run import Sweep
 
 _MANIFEST = "manifest.json"
+#: What the curvature of the training loss depends on besides the checkpoint and how it is taken.
+_CURVATURE = ("dataset", "samples", "seed", "mode", "loss", "parameters", "model")
 
 
 def analyze(
@@ -120,7 +123,10 @@ class _Analysis:
         training = TrainingBatches(
             self.subject.train, self.subject.transfer, self.subject.batch_size, self.settings.seed
         )
-        self.scene = Scene(self.subject.model, self.subject.references, self._weights, training)
+        shelf = Shelf(self.directory / "curvature", digest({name: self._depends[name] for name in _CURVATURE}))
+        if self.ranks.rank == 0:
+            shelf.clear_others()
+        self.scene = Scene(self.subject.model, self.subject.references, self._weights, training, shelf)
         self.evaluator = Evaluator(self.subject.model, self.settings.backend)
         # Of whole weights, also where directions are of a part: passes hold both.
         self.parameter_bytes = 4 * sum(p.numel() for p in self.subject.model.module.parameters() if p.requires_grad)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.weights import Vector
-from lightning_inf.probes.curvature import Curvature, Inverse, Solver
+from lightning_inf.probes.curvature import Curvature, Inverse, Solver, Statistics
 from lightning_inf.probes.gauss_newton import GaussNewton
 
 
@@ -45,11 +45,14 @@ class ConjugateGradients(Solver):
         """Each iteration is a product over all samples."""
         return self.iterations * samples
 
-    def prepare(self, curvature: Curvature) -> Inverse:
+    def statistics(self, curvature: Curvature) -> Statistics:
+        """Estimate the mean eigenvalue: passes of its own, which a damping of the user's saves."""
+        return {"mean": GaussNewton(curvature).mean_eigenvalue()} if curvature.damping is None else {}
+
+    def prepare(self, curvature: Curvature, statistics: Statistics) -> Inverse:
         """Find the damping."""
         matrix = GaussNewton(curvature)
-        # An estimate of the mean eigenvalue costs passes of its own, which a damping of the user's saves.
-        damping = curvature.damped(matrix.mean_eigenvalue() if curvature.damping is None else 0.0)
+        damping = curvature.damped(statistics.get("mean", 0.0))
         return lambda vector: self._solve(matrix, damping, vector)
 
     def _solve(self, matrix: GaussNewton, damping: float, vector: Vector) -> Vector:

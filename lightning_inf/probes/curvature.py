@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest
-from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.sample_model import SampleModel, device_of
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.scene import Scene, Unavailable
 
@@ -20,6 +20,9 @@ SUBSET = 5000
 
 #: Without a damping of the user's, it is this part of the mean eigenvalue: kronfluence's rule for ``damping=None``.
 RELATIVE_DAMPING = 0.1
+
+#: What a solver takes over the training samples: tensors, numbers, strings, and lists and dicts of them, by name.
+Statistics: TypeAlias = dict[str, Any]
 
 #: Turns a vector g into (H + damping)^-1 g.
 Inverse: TypeAlias = Callable[[Vector], Vector]
@@ -78,18 +81,33 @@ class Solver(ABC):
         """How many samples' gradients one solution over so many takes, at most; for the estimate of its cost."""
         return samples
 
+    def statistics(self, curvature: Curvature) -> Statistics:
+        """Take over the training samples what depends neither on the vector nor on the size of a damping that is given.
+
+        It is kept in the run directory, so that an analysis of other references at the same checkpoint need not take it
+        again. A solver that keeps nothing has no statistics.
+
+        Args:
+            curvature: Where, and over which samples.
+
+        Raises:
+            Unavailable: If the curvature can't be had of this model.
+        """
+        return {}
+
     @abstractmethod
-    def prepare(self, curvature: Curvature) -> Inverse:
-        """Do all that doesn't depend on the vector.
+    def prepare(self, curvature: Curvature, statistics: Statistics) -> Inverse:
+        """Make the function that solves for a vector.
 
         Args:
             curvature: Where, over which samples, and with which damping.
+            statistics: Its own, taken now or by an earlier analysis.
 
         Returns:
             The function that solves for a vector.
 
         Raises:
-            Unavailable: If the curvature can't be had of this model.
+            Unavailable: If the curvature can't be undone.
         """
 
 
@@ -151,4 +169,7 @@ class Preconditioner:
         if scene.training is None:
             raise Unavailable("there are no training samples to take the curvature over")
         curvature = Curvature(scene.model, scene.weights(checkpoint), scene.training, self.damping, self.subset)
-        return self.solver.prepare(curvature)
+        # Whether there is a damping decides what has to be taken; how large it is comes in afterwards.
+        key = digest("curvature", self.solver.key, self.subset, self.damping is None, checkpoint.key)
+        statistics = scene.keep(key, lambda: self.solver.statistics(curvature), device_of(curvature.weights))
+        return self.solver.prepare(curvature, statistics)

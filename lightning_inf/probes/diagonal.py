@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_inf.model.weights import Vector
-from lightning_inf.probes.curvature import Curvature, Inverse, Solver
+from lightning_inf.probes.curvature import Curvature, Inverse, Solver, Statistics
 from lightning_inf.probes.scene import Unavailable
 
 #: Bytes of per-sample gradients that are held at once.
@@ -34,9 +34,13 @@ class DiagonalFisher(Solver):
         True
     """
 
-    def prepare(self, curvature: Curvature) -> Inverse:
+    def statistics(self, curvature: Curvature) -> Statistics:
         """Take every sample's gradient once."""
-        diagonal = fisher_diagonal(curvature, curvature.weights.trainable)
+        return {"diagonal": fisher_diagonal(curvature, curvature.weights.trainable)}
+
+    def prepare(self, curvature: Curvature, statistics: Statistics) -> Inverse:
+        """Damp the diagonal."""
+        diagonal: Vector = statistics["diagonal"]
         size = sum(tensor.numel() for tensor in diagonal.values())
         damping = curvature.damped(float(sum(tensor.sum() for tensor in diagonal.values())) / size)
         return lambda vector: divided(vector, diagonal, damping)

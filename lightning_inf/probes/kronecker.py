@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_inf.model.weights import Vector
-from lightning_inf.probes.curvature import Curvature, Inverse, Solver
+from lightning_inf.probes.curvature import Curvature, Inverse, Solver, Statistics
 from lightning_inf.probes.diagonal import divided, fisher_diagonal
 from lightning_inf.probes.factors import factors
 
@@ -55,12 +55,17 @@ class EKFAC(Solver):
                 " 'lightning_inf[curvature]', or choose the solver ConjugateGradients, LiSSA or DiagonalFisher."
             )
 
-    def prepare(self, curvature: Curvature) -> Inverse:
+    def statistics(self, curvature: Curvature) -> Statistics:
         """Compute the factors of each layer, and the diagonal of the rest."""
-        layers = [Layer.of(curvature, **found) for found in factors(curvature, self.eigenvalues, self.labels)]
-        covered = {name for layer in layers for name in layer.names}
+        layers = factors(curvature, self.eigenvalues, self.labels)
+        covered = {layer[kind] for layer in layers for kind in ("weight", "bias")}
         rest = [name for name in curvature.weights.trainable if name not in covered]
-        diagonal = fisher_diagonal(curvature, rest) if rest else {}
+        return {"layers": layers, "diagonal": fisher_diagonal(curvature, rest) if rest else {}}
+
+    def prepare(self, curvature: Curvature, statistics: Statistics) -> Inverse:
+        """Damp each layer's eigenvalues and the diagonal of the rest."""
+        layers = [Layer.of(curvature, **found) for found in statistics["layers"]]
+        diagonal: Vector = statistics["diagonal"]
         dampings = {name: _tensor_damping(curvature, tensor) for name, tensor in diagonal.items()}
 
         def solve(vector: Vector) -> Vector:
@@ -98,11 +103,6 @@ class Layer:
         """Damp the eigenvalues, which rounding may have put below zero."""
         positive = eigenvalues.double().clamp(min=0)
         return cls(eigenvalues=positive + _tensor_damping(curvature, positive), **parts)
-
-    @property
-    def names(self) -> list[str]:
-        """The parameters that it covers."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def solve(self, vector: Vector) -> Vector:
         """Rotate, divide, rotate back."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.weights import Vector
-from lightning_inf.probes.curvature import Curvature, Inverse, Solver
+from lightning_inf.probes.curvature import Curvature, Inverse, Solver, Statistics
 from lightning_inf.probes.gauss_newton import GaussNewton
 from lightning_inf.probes.scene import Unavailable
 
@@ -64,11 +64,17 @@ class LiSSA(Solver):
         """Each product is over a mini-batch, taken for a twentieth of the samples here."""
         return self.depth * self.repeats * max(samples // 20, 1)
 
-    def prepare(self, curvature: Curvature) -> Inverse:
+    def statistics(self, curvature: Curvature) -> Statistics:
+        """Find the eigenvalues that damping and scale are made of, where the user gives neither."""
+        matrix = GaussNewton(curvature)
+        found = {} if curvature.damping is not None else {"mean": matrix.mean_eigenvalue()}
+        return found if self.scale else {**found, "largest": matrix.largest_eigenvalue()}
+
+    def prepare(self, curvature: Curvature, statistics: Statistics) -> Inverse:
         """Find damping and scale."""
         matrix = GaussNewton(curvature)
-        damping = curvature.damped(matrix.mean_eigenvalue() if curvature.damping is None else 0.0)
-        scale = self.scale or MARGIN * matrix.largest_eigenvalue() + damping
+        damping = curvature.damped(statistics.get("mean", 0.0))
+        scale = self.scale or MARGIN * statistics["largest"] + damping
         return lambda vector: self._solve(matrix, damping, scale, vector)
 
     def _solve(self, matrix: GaussNewton, damping: float, scale: float, vector: Vector) -> Vector:

@@ -13,6 +13,7 @@ from lightning_inf.data.references import References, Target
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.probes.shelf import Shelf
 
 #: How many intermediate results, such as the curvature at a checkpoint, are remembered.
 _REMEMBERED = 4
@@ -31,12 +32,14 @@ class Scene:
         references: The held-out samples.
         weights: Loads the weights of a checkpoint.
         training: Batches of training samples, for what is taken over them before the sweep. None where there are none.
+        shelf: Where that is kept for the next analysis. None: nowhere.
     """
 
     model: SampleModel
     references: References
     weights: Callable[[Checkpoint], Weights]
     training: TrainingBatches | None = None
+    shelf: Shelf | None = None
     _memory: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def remember(self, key: str, make: Callable[[], Any]) -> Any:
@@ -59,6 +62,24 @@ class Scene:
         found = self._memory[key]
         if isinstance(found, Unavailable):
             raise Unavailable(str(found))
+        return found
+
+    def keep(self, key: str, take: Callable[[], dict[str, Any]], device: torch.device) -> dict[str, Any]:
+        """Return what ``take`` takes over the training samples, or what an earlier analysis took.
+
+        Args:
+            key: Hash of all that it depends on besides model and data.
+            take: Takes it.
+            device: Where its tensors are wanted.
+
+        Raises:
+            Unavailable: If ``take`` says so.
+        """
+        found = None if self.shelf is None else self.shelf.get(key, device)
+        if found is None:
+            found = take()
+            if found and self.shelf is not None:
+                self.shelf.put(key, found)
         return found
 
     def gradient(self, weights: Weights, target: Target) -> tuple[Vector, float]:

@@ -15,7 +15,7 @@ from tests.methods.test_forward_inf import data, run  # noqa: F401 - `data` is a
 class Half(Solver):
     """Pretends that the curvature is 2 everywhere."""
 
-    def prepare(self, curvature):
+    def prepare(self, curvature, statistics):
         return lambda vector: {name: tensor / 2 for name, tensor in vector.items()}
 
 

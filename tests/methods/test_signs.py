@@ -6,11 +6,14 @@ Row by row, for a sample that helps the references:
 - Eq. 7, Algorithm 1 by ascent (Eq. 9 without the division), and the rise of the loss when the sample is left out
   (torch-influence) are positive; Algorithm 1 by descent is negative as it stands;
 - the absolute value of the authors' notebook is large for helpful and harmful samples alike;
-- captum and dattri are positive: there ours equal theirs, in ``test_tracin_captum``, ``test_influence_function`` and
-  ``test_dattri``.
+- TRAK and turn-over dropout are positive, as are captum, dattri and kronfluence, which ours equal in
+  ``test_tracin_captum``, ``test_influence_function``, ``test_dattri`` and ``test_kronfluence``; OGA's formula is negative,
+  though its text calls positive values beneficial.
 
 Ours are positive throughout.
 """
+
+import logging
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.func import grad, hessian, jacrev
 from torch.utils.data import DataLoader, TensorDataset
+from trak import TRAKer
+from trak.projectors import NoOpProjector
 
 from lightning_inf import ConjugateGradients, ForwardINF, InfluenceCallback, InfluenceFunction, TracIn, influence
 from tests.runs import quiet, scores
@@ -303,3 +308,82 @@ def test_descent_is_negative_as_it_stands(problem, ours):
     raw = -np.array(ours["descent"])
     assert (raw[helpful] < 0).all()
     assert (raw[harmful] > 0).all()
+
+
+def test_datainf_is_negative(problem, exact, ours):
+    """Its closed form, the mean over training samples of (damping + g g^T)^-1 put in the place of H^-1, with the minus."""
+    (x, y), (rx, ry), _, base, _ = exact
+    each = jacrev(sample_losses)(base, x, y)
+    reference = jacrev(sample_losses)(base, rx, ry).mean(dim=0)
+    damping = 0.1 * each.square().mean()
+    part = (each @ reference) / (damping + each.square().sum(dim=1))
+    solved = (reference - part[:, None] * each).mean(dim=0) / damping
+    found = -(each @ solved).numpy()
+    helpful, harmful = ends(problem)
+    assert (found[helpful] < 0).all()
+    assert (found[harmful] > 0).all()
+    assert np.corrcoef(found, ours["influence_function"])[0, 1] < -0.7
+
+
+def test_ogas_formula_is_negative_whatever_its_text_says(problem, exact):
+    """-g H^-1 g_i as printed is negative for a sample whose training lowers the reference loss."""
+    _, _, _, _, product = exact
+    helpful, harmful = ends(problem)
+    printed = -product
+    assert (printed[helpful] < 0).all()
+    assert (printed[harmful] > 0).all()
+
+
+def test_trak_is_positive(problem, exact, tmp_path):
+    """The authors' package, with every gradient kept whole: its score is +g (G^T G + lambda)^-1 g_i times a factor."""
+    (x, y), (rx, ry), _, base, _ = exact
+    net = nn.Linear(5, 3)
+    with torch.no_grad():
+        net.weight.copy_(base[:15].reshape(3, 5))
+        net.bias.copy_(base[15:])
+    size = sum(p.numel() for p in net.parameters())
+    projector = NoOpProjector(size, size, 0, None, torch.device("cpu"))
+    trak = TRAKer(
+        net,
+        "image_classification",
+        len(y),
+        save_dir=str(tmp_path),
+        device="cpu",
+        projector=projector,
+        proj_dim=size,
+        use_half_precision=False,
+        lambda_reg=1.0,
+        logging_level=logging.ERROR,
+    )
+    trak.load_checkpoint(net.state_dict(), model_id=0)
+    trak.featurize((x.float(), y), num_samples=len(y))
+    trak.finalize_features()
+    trak.start_scoring_checkpoint("references", net.state_dict(), 0, len(ry))
+    trak.score((rx.float(), ry), num_samples=len(ry))
+    found = np.array(trak.finalize_scores("references")).mean(axis=1)
+    helpful, harmful = ends(problem)
+    assert (found[helpful] > 0).all()
+    assert (found[harmful] < 0).all()
+    assert np.corrcoef(found, problem[3])[0, 1] < -0.7
+
+
+def test_turn_over_dropout_is_positive(problem):
+    """The loss under the half of the inputs' copies that never saw the sample, minus that under the half that did.
+
+    Each sample trains one half of a doubled set of features, chosen by a seeded mask of its own; averaged over masks.
+    """
+    (x, y), (rx, ry), _, _, _ = problem
+    rng = np.random.default_rng(0)
+    copies, draws = 8, 60
+    total = np.zeros(SAMPLES)
+    for _ in range(draws):
+        masks = np.stack([rng.permutation(copies) < copies // 2 for _ in range(SAMPLES)])
+        spread = lambda a, m: (a[:, None, :] * m[..., None] * 2 / copies).reshape(len(a), -1)  # noqa: E731
+        model = fit(spread(x, masks), y)
+        for i in range(SAMPLES):
+            seen = np.broadcast_to(masks[i], (REFERENCES, copies))
+            total[i] += loss(model, spread(rx, ~seen), ry) - loss(model, spread(rx, seen), ry)
+    found = total / draws
+    helpful, harmful = ends(problem)
+    assert found[helpful].mean() > 0 > found[harmful].mean()
+    assert spearmanr(found, problem[3]).statistic < -0.5

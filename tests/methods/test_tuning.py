@@ -5,7 +5,7 @@ import torch
 from scipy.stats import binom
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_inf import DiagonalFisher, ForwardINF, InfluenceCallback, Preconditioner, TracIn
+from lightning_inf import DiagonalFisher, ForwardINF, Preconditioner, TracIn
 from lightning_inf.methods.forward_inf import SIZES
 from lightning_inf.methods.tuning import by_chance, rounds, trials
 from tests.methods.test_forward_inf import Net, run
@@ -175,7 +175,3 @@ def test_schedule():
 @pytest.mark.parametrize(("hits", "asked", "pool"), [(0, 8, 100), (1, 8, 100), (3, 32, 1024), (32, 32, 40)])
 def test_chance_is_the_binomial_tail(hits, asked, pool):
     assert by_chance(hits, asked, pool) == pytest.approx(binom.sf(hits - 1, asked, 1 / pool), rel=1e-9)
-
-
-def test_tuned_methods_may_share_a_callback_with_the_default():
-    InfluenceCallback(methods=[ForwardINF(), ForwardINF(radius="auto", name="tuned")])

@@ -35,6 +35,11 @@ def curvature(module, x, y, batch_size=8, damping=None, subset=10_000, mode="obs
     return Curvature(SampleModel(module, mode), Weights.of(module), training, damping, subset)
 
 
+def prepared(solver, curvature):
+    """The solver's inverse from statistics taken now."""
+    return solver.prepare(curvature, solver.statistics(curvature))
+
+
 def scene(module, x, y, rx, ry, batch_size=8):
     """A scene with training samples ``x, y`` and references ``rx, ry``."""
     found = curvature(module, x, y, batch_size)

@@ -21,7 +21,7 @@ from lightning_inf.sweep import backends
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt
 from tests.checkpoint_stub import stub
-from tests.probes.curved import Fit, curvature, flat, random_vector, scene
+from tests.probes.curved import Fit, curvature, flat, prepared, random_vector, scene
 
 TARGET, CHECKPOINT = Target((0, 2, 3), "t"), stub("a")
 NAMES = ["net.0.weight", "net.0.bias", "net.3.weight", "net.3.bias"]
@@ -103,5 +103,5 @@ def test_conjugate_gradients_ekfac_and_the_explicit_inverse_are_one_on_a_linear_
     matrix = hessian(loss)(flat(parameters))
     explicit = torch.linalg.solve(matrix + 0.03 * torch.eye(len(matrix)).double(), flat(vector))
     for solver in (ConjugateGradients(iterations=200, tolerance=1e-10), EKFAC(), EKFAC(eigenvalues="kronecker")):
-        found = flat(solver.prepare(curvature(module, x, y, damping=0.03))(vector))
+        found = flat(prepared(solver, curvature(module, x, y, damping=0.03))(vector))
         torch.testing.assert_close(found, explicit, rtol=1e-6, atol=1e-8)

@@ -20,14 +20,24 @@ from lightning_inf.probes.kronecker import EKFAC
 from lightning_inf.probes.lissa import LiSSA
 from lightning_inf.probes.scene import Unavailable
 from tests.checkpoint_stub import stub
-from tests.probes.curved import Fit, curvature, data, explicit_gauss_newton, flat, mlp, random_vector, scene
+from tests.probes.curved import (
+    Fit,
+    curvature,
+    data,
+    explicit_gauss_newton,
+    flat,
+    mlp,
+    prepared,
+    random_vector,
+    scene,
+)
 
 EXACT = ConjugateGradients(iterations=500, tolerance=1e-10)
 SOLVERS = [ConjugateGradients(), LiSSA(depth=20), EKFAC(), EKFAC(eigenvalues="kronecker"), DiagonalFisher()]
 
 
 def solve(solver, module, x, y, vector, **arguments):
-    return flat(solver.prepare(curvature(module, x, y, **arguments))(vector))
+    return flat(prepared(solver, curvature(module, x, y, **arguments))(vector))
 
 
 def cosine(left, right):
@@ -309,7 +319,7 @@ def test_convolutions_and_batch_norm(solver):
         n: torch.zeros_like(p) if g is None else g
         for (n, p), g in zip(module.named_parameters(), gradient, strict=True)
     }
-    found = solver.prepare(curvature(module, x, y))(vector)
+    found = prepared(solver, curvature(module, x, y))(vector)
     assert list(found) == list(vector)
     assert all(found[n].isfinite().all() and found[n].shape == t.shape for n, t in vector.items())
     assert found["net.idle.weight"].abs().sum() == 0
@@ -340,7 +350,7 @@ def test_shared_layers_have_a_diagonal():
     torch.manual_seed(0)
     module, (x, y) = Fit(Twice().double()), data()
     vector = random_vector(module)
-    found = EKFAC().prepare(curvature(module, x, y, damping=0.1))(vector)
+    found = prepared(EKFAC(), curvature(module, x, y, damping=0.1))(vector)
     diagonal = fisher_diagonal(curvature(module, x, y), ["net.inner.weight"])["net.inner.weight"]
     torch.testing.assert_close(found["net.inner.weight"], vector["net.inner.weight"] / (diagonal + 0.1))
 
@@ -349,7 +359,7 @@ def test_frozen_parameters_have_no_part():
     module, (x, y) = Fit(mlp()), data()
     module.net[0].weight.requires_grad_(False)
     for solver in SOLVERS:
-        found = solver.prepare(curvature(module, x, y, damping=0.1))(random_vector(module))
+        found = prepared(solver, curvature(module, x, y, damping=0.1))(random_vector(module))
         assert set(found) == {"net.0.bias", "net.2.weight", "net.2.bias"}
 
 
@@ -381,7 +391,7 @@ class Scaled(TwoTerms):
 )
 def test_losses_that_are_no_single_call_are_refused(solver, module, reason):
     with pytest.raises(Unavailable, match=f"{reason}.*DiagonalFisher"):
-        solver.prepare(curvature(module(), *data(), mode="replaced"))
+        prepared(solver, curvature(module(), *data(), mode="replaced"))
 
 
 def test_the_diagonal_takes_any_loss():
@@ -401,9 +411,9 @@ def test_other_losses_are_refused():
         GaussNewton(curvature(module, x, torch.zeros(32, 3, dtype=torch.float64)))
     weighted, (x, y) = Fit(mlp(), weight=torch.ones(3, dtype=torch.float64)), data()
     with pytest.raises(Unavailable, match=r"no weight= of cross_entropy; use solver ConjugateGradients"):
-        EKFAC().prepare(curvature(weighted, x, y))
+        prepared(EKFAC(), curvature(weighted, x, y))
     with pytest.raises(Unavailable, match=r"no ignored targets"):
-        EKFAC().prepare(curvature(Fit(mlp()), x, torch.where(y == 0, -100, y)))
+        prepared(EKFAC(), curvature(Fit(mlp()), x, torch.where(y == 0, -100, y)))
 
 
 def test_operators_without_a_forward_derivative_are_named():
@@ -422,7 +432,7 @@ def test_operators_without_a_forward_derivative_are_named():
 
     module, (x, y) = Fit(nn.Sequential(mlp(), Only())), data()
     with pytest.raises(Unavailable, match=r"no forward-mode derivative.*EKFAC or DiagonalFisher"):
-        EXACT.prepare(curvature(module, x, y))
+        prepared(EXACT, curvature(module, x, y))
 
 
 def test_arguments_out_of_range():
@@ -448,9 +458,9 @@ def test_ekfac_says_what_to_install(monkeypatch):
 
 def counting(solver, calls):
     class Counting(type(solver)):
-        def prepare(self, curvature):
+        def statistics(self, curvature):
             calls.append(curvature)
-            return super().prepare(curvature)
+            return super().statistics(curvature)
 
     return Counting()
 
