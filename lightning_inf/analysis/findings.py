@@ -24,6 +24,7 @@ from lightning_inf.audit.truth import against_truth
 from lightning_inf.data.identity import class_names, known_indices, namer, sample_id
 from lightning_inf.files import describe, write_json
 from lightning_inf.methods.collect import Scores
+from lightning_inf.methods.columns import Lazily
 
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
@@ -112,11 +113,10 @@ def _judge(
     issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
     for index, label in account.planted.items() if "label" in columns else ():
         columns["label"][index] = label  # the user's own; its scores were those of the planted one
-    ranks = {
-        method.rank_column: rank(columns[method.score_column], method.suspicious)
-        for method in settings.methods
-        if method.score_column in columns
-    }
+    ranks = columns.beside("ranks")
+    for method in settings.methods:
+        if method.score_column in columns:
+            ranks[method.rank_column] = rank(columns[method.score_column], method.suspicious)
     if "label_score" in columns:
         ranks["label_rank"] = rank(columns["label_score"], "lowest")
     return issues, ranks
@@ -179,7 +179,10 @@ def _references(subject: Subject, extent: Extent) -> dict[str, Any]:
 
 
 def _labels(columns: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
-    return np.nan_to_num(columns.get("label", np.full(samples, -1.0)), nan=-1).astype(np.int64)
+    """Return given labels, -1 where there is none; 32 bits, as they are columns of logits."""
+    if "label" not in columns:
+        return np.full(samples, -1, dtype=np.int32)
+    return np.nan_to_num(columns["label"], nan=-1).astype(np.int32)
 
 
 def _classes(labels: np.ndarray, names: Sequence[str] | None) -> int | None:
@@ -197,7 +200,7 @@ def _truth(
         return None
     known = known_indices(settings.known_issues, subject.train.dataset, len(subject.train))[scores.scored]
     pairs = {"label_score": "label_rank"} | {m.score_column: m.rank_column for m in settings.methods}
-    by_score = {score: ranks[name][scores.scored] for score, name in pairs.items() if name in ranks}
+    by_score = Lazily({score: ranks[name] for score, name in pairs.items() if name in ranks}, scores.scored)
     return against_truth(known, by_score)
 
 
@@ -207,8 +210,8 @@ def _agreement(
     """Compare the rankings of the methods, over the scored samples."""
     present = [m for m in settings.methods if m.rank_column in ranks]
     sign = {m.score_column: -1.0 if m.suspicious == "lowest" else 1.0 for m in present}
-    suspicion = {name: factor * scores.columns[name][scores.scored] for name, factor in sign.items()}
-    by_score = {m.score_column: ranks[m.rank_column][scores.scored] for m in present}
+    suspicion = Lazily({name: scores.columns[name] for name in sign}, scores.scored, sign)
+    by_score = Lazily({m.score_column: ranks[m.rank_column] for m in present}, scores.scored)
     return agreement(suspicion, by_score, issues.count if issues else 0)
 
 

@@ -268,7 +268,8 @@ class _Analysis:
     ) -> dict[str, Any]:
         """Score, audit, write, print and log, on rank 0."""
         name_of = namer(self.trainer, self.module, self.subject.train.dataset)
-        scores = score(self.settings, questions, ledger, passes, self.chunks, self.directory, name_of)
+        scratch = self.ranks.directory / "columns"
+        scores = score(self.settings, questions, ledger, passes, self.chunks, self.directory, scratch, name_of)
         account.planted = self._planted
         infos = [ledger.info(work) for work in passes]
         used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}

@@ -23,6 +23,7 @@ def score(
     passes: Sequence[Pass],
     chunks: Chunks,
     directory: Path,
+    scratch: Path,
     name_of: Callable[[int], str],
 ) -> Scores:
     """Score every chunk once.
@@ -34,6 +35,7 @@ def score(
         passes: Whose answers they are.
         chunks: The index range.
         directory: The run directory.
+        scratch: A folder for columns, removed at the end of the analysis.
         name_of: Names a training sample.
 
     Returns:
@@ -43,7 +45,7 @@ def score(
     withheld = () if settings.calibration is None else settings.calibration.labels
     if not settings.full_attributions:
         path.unlink(missing_ok=True)  # an earlier analysis's, of other scores than the files beside it
-        return collect(questions, settings.methods, ledger, passes, chunks, withheld)
+        return collect(questions, settings.methods, ledger, passes, chunks, scratch, withheld)
     from lightning_inf.report.tables import full_attributions  # pyarrow only where something is written
 
     pairs = [
@@ -53,4 +55,4 @@ def score(
         if question.target is not None and question.target.reference is not None
     ]
     with full_attributions(path, pairs, name_of) as write:
-        return collect(questions, settings.methods, ledger, passes, chunks, withheld, write)
+        return collect(questions, settings.methods, ledger, passes, chunks, scratch, withheld, write)

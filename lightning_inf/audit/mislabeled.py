@@ -87,16 +87,21 @@ def label_issues(
         threshold = _threshold(score[known], round(share * int(known.sum())))
     if interval is not None:
         bounds = (round(interval[0] * int(known.sum())), round(interval[1] * int(known.sum())))
-    is_issue = known & (np.where(known, score, np.inf) < threshold)
-    suggested = np.where(is_issue, np.nan_to_num(columns["other_label"], nan=-1), -1).astype(np.int64)
-    confidence = np.where(is_issue, columns["other_confidence"], np.nan)
+    is_issue = known & (score < threshold)  # NaN is below nothing
+    suggested, confidence = np.full(samples, -1, dtype=np.int64), np.full(samples, np.nan)
+    rows = np.flatnonzero(is_issue)  # a few: only of these is anything suggested
+    suggested[rows] = np.nan_to_num(columns["other_label"][rows], nan=-1)
+    confidence[rows] = columns["other_confidence"][rows]
     return LabelIssues(is_issue, known, suggested, confidence, threshold, rule, bounds)
 
 
 def _threshold(scores: np.ndarray, count: int) -> float:
     """Find the score that ``count`` samples are below; ties stay out together."""
-    ordered = np.sort(scores)
-    return float(ordered[count]) if count < len(ordered) else float("inf") if count else 0.0
+    if count >= len(scores):
+        return float("inf") if count else 0.0
+    ordered = scores.copy()
+    ordered.partition(count)
+    return float(ordered[count])
 
 
 def per_class(labels: np.ndarray, issues: np.ndarray, names: list[str] | None) -> list[dict[str, object]]:
@@ -108,9 +113,10 @@ def per_class(labels: np.ndarray, issues: np.ndarray, names: list[str] | None) -
         names: Names of the classes.
     """
     found = []
-    for label in np.unique(labels[labels >= 0]).tolist():
-        of_class = labels == label
+    # One sort for all classes: there may be as many as a vocabulary has words.
+    listed, samples = np.unique(labels[labels >= 0], return_counts=True)
+    flawed = dict(zip(*(part.tolist() for part in np.unique(labels[issues], return_counts=True)), strict=True))
+    for label, count in zip(listed.tolist(), samples.tolist(), strict=True):
         name = names[label] if names and label < len(names) else str(label)
-        counts = {"samples": int(of_class.sum()), "label_issues": int((of_class & issues).sum())}
-        found.append({"label": label, "label_name": name, **counts})
+        found.append({"label": label, "label_name": name, "samples": count, "label_issues": flawed.get(label, 0)})
     return found

@@ -23,7 +23,7 @@ def non_finite(columns: Mapping[str, np.ndarray], scored: np.ndarray) -> list[di
     """
     found = []
     for name, values in columns.items():
-        bad = scored[~np.isfinite(values[scored])]
+        bad = scored[~np.isfinite(values)[scored]]
         if len(bad):
             found.append({"column": name, "count": len(bad), "indices": bad[:LISTED].tolist()})
     return found

@@ -21,9 +21,15 @@ def rank(scores: np.ndarray, suspicious: Literal["lowest", "highest"]) -> np.nda
         >>> rank(np.array([0.5, np.nan, 0.1, 0.1]), "lowest").tolist()
         [3, 0, 1, 2]
     """
-    finite = np.flatnonzero(np.isfinite(scores))
-    values = scores[finite] if suspicious == "lowest" else -scores[finite]
-    order = finite[np.argsort(values, kind="stable")]  # stable: equal scores keep the order of their indices
+    finite = np.isfinite(scores)
+    count = int(np.count_nonzero(finite))
+    # Values without a rank go to the end. One array of keys and one of places: 28 bytes a sample with the sort's own.
+    keys = np.array(scores, dtype=np.float64)
+    if suspicious == "highest":
+        np.negative(keys, out=keys)
+    keys[~finite] = np.inf
+    order = np.argsort(keys, kind="stable")[:count]  # stable: equal scores keep the order of their indices
+    del keys
     ranks = np.zeros(len(scores), dtype=np.int64)
-    ranks[order] = np.arange(1, len(order) + 1)
+    ranks[order] = np.arange(1, count + 1)
     return ranks

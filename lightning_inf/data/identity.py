@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from lightning_inf.data.relabelled import Relabelled
 from lightning_inf.data.repeatable import Repeatable, seed_all
 
 _PROBED = 64
+#: Bytes that are copied at once where an array does not lie in memory as it is hashed.
+_BLOCK = 1 << 20
 #: Datasets of ours that show another dataset under the same indices.
 _VIEWS = (Repeatable, Relabelled)
 
@@ -57,13 +60,38 @@ def locate(dataset: Any, index: int) -> tuple[Any, int]:
             return dataset, index
 
 
-def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> Callable[[int], str]:
-    """Return the function that names training samples: the hook ``influence_id(index)``, else :func:`sample_id`."""
+@dataclass(frozen=True)
+class Namer:
+    """Names training samples.
+
+    Attributes:
+        name: Names the sample with an index.
+        numbers: Whether each is called by its index, so that nobody need be asked.
+    """
+
+    name: Callable[[int], str]
+    numbers: bool = False
+
+    def __call__(self, index: int) -> str:
+        return self.name(index)
+
+
+def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> Namer:
+    """Return what names training samples: the hook ``influence_id(index)``, else :func:`sample_id`."""
     for owner in (getattr(trainer, "datamodule", None), module):
         hook = getattr(owner, "influence_id", None)
         if callable(hook):
-            return lambda index: str(hook(index))
-    return lambda index: sample_id(dataset, index)
+            return Namer(lambda index: str(hook(index)))
+    return Namer(lambda index: sample_id(dataset, index), numbers=not _lists_samples(dataset))
+
+
+def _lists_samples(dataset: Any) -> bool:
+    """Tell whether a dataset, or one inside of it, lists its samples, maybe by path."""
+    while isinstance(dataset, (*_VIEWS, Subset)):
+        dataset = dataset.dataset
+    if isinstance(dataset, ConcatDataset):
+        return any(_lists_samples(part) for part in dataset.datasets)
+    return isinstance(getattr(dataset, "samples", None), (list, tuple))
 
 
 def class_names(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> list[str] | None:
@@ -122,7 +150,10 @@ def _hash_value(sha: Any, value: Any) -> None:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         sha.update(f"{value.shape}{value.dtype}".encode())
-        sha.update(np.ascontiguousarray(value).tobytes() if value.dtype != object else repr(value).encode())
+        if value.dtype == object:
+            sha.update(repr(value).encode())
+        else:
+            _hash_array(sha, value)
     elif isinstance(value, dict):
         for key in value:
             sha.update(str(key).encode())
@@ -136,6 +167,16 @@ def _hash_value(sha: Any, value: Any) -> None:
         sha.update(repr(value).encode())
     elif hasattr(value, "__dict__"):
         _hash_value(sha, vars(value))
+
+
+def _hash_array(sha: Any, array: np.ndarray) -> None:
+    """Feed an array's bytes to a hash, in row-major order, without a copy of the whole: it may be mapped from disk."""
+    if array.flags.c_contiguous and not array.dtype.hasobject:
+        sha.update(array.reshape(-1).view(np.uint8))
+        return
+    rows = max(_BLOCK // max(array[:1].nbytes, 1), 1)
+    for start in range(0, len(array), rows):
+        sha.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
 
 
 def known_indices(known: Sequence[int] | str, dataset: Any, samples: int) -> np.ndarray:

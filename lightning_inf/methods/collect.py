@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_inf.data.chunks import Chunks
+from lightning_inf.methods.columns import Columns
 from lightning_inf.methods.method import Answers, Method, Question
 from lightning_inf.sweep.ledger import Ledger
 from lightning_inf.sweep.measurements import directions
@@ -32,10 +35,21 @@ class Ends:
 
     def take(self, indices: np.ndarray, values: np.ndarray) -> None:
         """Merge a chunk in; ties go to the smaller index, non-finite values to nobody."""
-        finite = np.isfinite(values)
-        pairs = list(zip(indices[finite].tolist(), values[finite].tolist(), strict=True))
-        self.helps = sorted([*self.helps, *(p for p in pairs if p[1] > 0)], key=lambda p: (-p[1], p[0]))[:TOP]
-        self.hurts = sorted([*self.hurts, *(p for p in pairs if p[1] < 0)], key=lambda p: (p[1], p[0]))[:TOP]
+        self.helps = _first(self.helps, indices, values, 1.0)
+        self.hurts = _first(self.hurts, indices, values, -1.0)
+
+
+def _first(
+    kept: list[tuple[int, float]], indices: np.ndarray, values: np.ndarray, sign: float
+) -> list[tuple[int, float]]:
+    """Merge a chunk's strongest values of one sign into those that are kept, strongest first."""
+    strength = sign * values
+    # Most samples of a large data set are weaker than the last that is kept: they never become Python objects.
+    least = sign * kept[-1][1] if len(kept) == TOP else 0.0
+    chosen = np.flatnonzero(np.isfinite(values) & (strength > 0) & (strength >= least))
+    chosen = chosen[np.lexsort((indices[chosen], -strength[chosen]))[:TOP]]
+    pairs = zip(indices[chosen].tolist(), values[chosen].tolist(), strict=True)
+    return sorted([*kept, *pairs], key=lambda pair: (-sign * pair[1], pair[0]))[:TOP]
 
 
 @dataclass
@@ -44,7 +58,8 @@ class Scores:
 
     Attributes:
         columns: Scores of shape ``(samples,)`` in fp64, by column; NaN where a sample was not scored or not finite.
-        scored: Indices of the samples that were scored.
+            Mapped from disk: what is done to a whole column at once makes a copy of it in memory.
+        scored: Indices of the samples that were scored, ascending.
         ends: By method and reference.
         reasons: Why a method has nothing to say about a reference (None: jointly), by method.
         remarks: What else a method says of its scores, by method.
@@ -52,7 +67,7 @@ class Scores:
         details: What else a method says for ``summary.json``, by method.
     """
 
-    columns: dict[str, np.ndarray]
+    columns: Columns
     scored: np.ndarray
     ends: dict[tuple[str, int], Ends]
     reasons: dict[str, dict[int | None, str]]
@@ -67,10 +82,11 @@ def collect(
     ledger: Ledger,
     passes: Sequence[Pass],
     chunks: Chunks,
+    directory: Path,
     withheld: Collection[int] = (),
     write: Callable[[np.ndarray, dict[tuple[str, int], np.ndarray]], None] | None = None,
 ) -> Scores:
-    """Score every chunk once; only the scores stay in memory.
+    """Score every chunk once; scores go to disk, chunk by chunk.
 
     Args:
         questions: By method.
@@ -78,6 +94,7 @@ def collect(
         ledger: The stored answers.
         passes: Whose answers they are.
         chunks: The index range.
+        directory: An empty folder for the columns, which outlives the scores.
         withheld: Samples whose scores are not to be reported: they carried a planted label.
         write: Takes a chunk's indices and its scores by method and single reference, chunk by chunk.
 
@@ -89,32 +106,59 @@ def collect(
         if question.study is not None:
             question.study(_every(ledger, passes, chunks))
     # A method that has nothing to say still has its column, all null.
-    columns = {m.score_column: np.full(chunks.samples, np.nan) for m in methods if m.kind != "dynamics"}
+    columns = Columns(directory, chunks.samples)
+    for method in methods:
+        if method.kind != "dynamics":
+            columns.declare(method.score_column)
     ends: dict[tuple[str, int], Ends] = {}
-    for number in range(len(chunks)):
-        indices = np.asarray(chunks[number])
-        answers = ledger.read(passes, number)
-        alone: dict[tuple[str, int], np.ndarray] = {}
-        for method in methods:
-            for question in questions[method.name]:
-                for name, found in question.score(answers, indices).items():
-                    values = np.where(np.isin(indices, hidden), np.nan, found)
-                    reference = question.target.reference if question.target else None
-                    if reference is None:
-                        columns.setdefault(name, np.full(chunks.samples, np.nan))[indices] = values
-                    else:
-                        ends.setdefault((method.name, reference), Ends()).take(indices, values)
-                        alone[method.name, reference] = values
-        if write is not None:
-            write(indices, alone)
+    with contextlib.closing(columns):
+        for number in range(len(chunks)):
+            indices = np.asarray(chunks[number], dtype=np.int64)
+            together, alone = _chunk(questions, methods, ledger.read(passes, number), indices, hidden)
+            columns.take(indices, together)
+            for key, values in alone.items():
+                ends.setdefault(key, Ends()).take(indices, values)
+            if write is not None:
+                write(indices, alone)
+        columns.finish()
     unavailable = {key: reason for work in passes for key, reason in ledger.unavailable(work).items()}
     reasons = {method.name: _reasons(questions[method.name], unavailable) for method in methods}
     asking = [method.name for method in methods if method.kind == "references"]
     vanishing = {name: _vanishing(questions[name], reasons[name]) for name in asking}
     remarks = {method.name: _remarks(questions[method.name], vanishing.get(method.name)) for method in methods}
     details = {m.name: {k: v for q in questions[m.name] for k, v in q.details().items()} for m in methods}
-    scored = np.setdiff1d(np.asarray(chunks.indices, dtype=np.int64), hidden)
+    scored = _but(chunks.indices, hidden, chunks.samples)
     return Scores(columns, scored, ends, reasons, remarks, vanishing, details)
+
+
+def _chunk(
+    questions: Mapping[str, Sequence[Question]],
+    methods: Sequence[Method],
+    answers: Answers,
+    indices: np.ndarray,
+    hidden: np.ndarray,
+) -> tuple[dict[str, np.ndarray], dict[tuple[str, int], np.ndarray]]:
+    """Score a chunk: columns by name, and the scores about single references by method and reference."""
+    withheld = np.isin(indices, hidden)
+    together: dict[str, np.ndarray] = {}
+    alone: dict[tuple[str, int], np.ndarray] = {}
+    for method in methods:
+        for question in questions[method.name]:
+            reference = question.target.reference if question.target else None
+            for name, found in question.score(answers, indices).items():
+                values = np.where(withheld, np.nan, found)
+                if reference is None:
+                    together[name] = values
+                else:
+                    alone[method.name, reference] = values
+    return together, alone
+
+
+def _but(indices: Sequence[int], hidden: np.ndarray, samples: int) -> np.ndarray:
+    """Return the indices that are not hidden, in as few bytes as they need."""
+    small = np.int32 if samples < 2**31 else np.int64
+    everything = np.arange(samples, dtype=small) if isinstance(indices, range) else np.asarray(indices, dtype=small)
+    return everything if not len(hidden) else everything[~np.isin(everything, hidden)]
 
 
 def _every(ledger: Ledger, passes: Sequence[Pass], chunks: Chunks) -> Iterator[tuple[Answers, np.ndarray]]:

@@ -88,7 +88,7 @@ def method_entries(
     entries = []
     for method in methods:
         values = scores.columns.get(method.score_column)
-        finite = 0 if values is None else int(np.isfinite(values[scores.scored]).sum())
+        finite = 0 if values is None else int(np.isfinite(values)[scores.scored].sum())
         reasons = scores.reasons[method.name]
         own_notes = [
             f"reference {r}: {why}" if r is not None else f"joint question: {why}" for r, why in reasons.items()

@@ -57,8 +57,8 @@ def write_scores(
         suggested = issues.suggested[rows] if issues else np.full(len(label), -1)
         known = issues.known[rows] if issues else np.zeros(len(label), dtype=bool)
         data: dict[str, pa.Array] = {
-            "index": pa.array(np.arange(samples)[rows]),
-            "sample_id": pa.array([_clean(name_of(i)) for i in range(*rows.indices(samples))], pa.string()),
+            "index": pa.array(np.arange(*rows.indices(samples))),
+            "sample_id": _names(name_of, range(*rows.indices(samples))),
             "label": _integers(label, label >= 0),
             "label_name": _class_names(label, class_names),
             "suggested_label": _integers(suggested, suggested >= 0),
@@ -142,7 +142,7 @@ def full_attributions(
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
 
         def write(indices: np.ndarray, scores: Mapping[tuple[str, int], np.ndarray]) -> None:
-            names = pa.array([_clean(name_of(int(i))) for i in indices], pa.string())
+            names = _names(name_of, indices)
             columns = [_floats(scores.get(pair), len(indices), pa.float64()) for pair in pairs]
             writer.write_table(pa.table([pa.array(indices, pa.int64()), names, *columns], schema=schema))
 
@@ -154,7 +154,11 @@ def _write(path: Path, tables: object) -> None:
     with atomic(path) as temporary:
         writer = None
         for table in tables:  # type: ignore[attr-defined]
-            writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd", write_page_checksum=True)
+            if writer is None:
+                # Of numbers that hardly repeat a dictionary only takes time.
+                repeating = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+                options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": repeating}
+                writer = pq.ParquetWriter(temporary, table.schema, **options)
             writer.write_table(table)
         if writer is not None:
             writer.close()
@@ -191,10 +195,17 @@ def _floats(values: np.ndarray | None, count: int, kind: pa.DataType) -> pa.Arra
 
 def _class_names(labels: np.ndarray, names: list[str] | None) -> pa.Array:
     """Names of labels; the number itself where the classes have none."""
-    return pa.array(
-        [None if i < 0 else _clean(names[i]) if names and i < len(names) else str(i) for i in labels.tolist()],
-        pa.string(),
-    )
+    # A few labels are named, and the names handed out: naming each row takes longer than all else that is written.
+    listed, places = np.unique(labels, return_inverse=True)
+    named = [None if i < 0 else _clean(names[i]) if names and i < len(names) else str(i) for i in listed.tolist()]
+    return pa.array(named, pa.string()).take(pa.array(places))
+
+
+def _names(name_of: Callable[[int], str], indices: Sequence[int]) -> pa.Array:
+    """Names of samples."""
+    if getattr(name_of, "numbers", False):
+        return pa.array(np.asarray(indices, dtype=np.int64)).cast(pa.string())
+    return pa.array([_clean(name_of(int(i))) for i in indices], pa.string())
 
 
 def _clean(text: str) -> str:
