@@ -105,7 +105,7 @@ def write_findings(
 
 def _judge(
     settings: Settings, scores: Scores, account: Account, samples: int
-) -> tuple[LabelIssues | None, dict[str, np.ndarray]]:
+) -> tuple[LabelIssues | None, Mapping[str, np.ndarray]]:
     """Find label issues and rank the samples by every score; completes the columns about labels."""
     columns = scores.columns
     weighed = complete_label_score(columns)

@@ -69,11 +69,12 @@ class Namer:
         numbers: Whether each is called by its index, so that nobody need be asked.
     """
 
-    name: Callable[[int], str]
+    name: Callable[[int], Any]
     numbers: bool = False
 
     def __call__(self, index: int) -> str:
-        return self.name(index)
+        """Name a sample."""
+        return str(self.name(index))
 
 
 def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> Namer:
@@ -81,7 +82,7 @@ def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> N
     for owner in (getattr(trainer, "datamodule", None), module):
         hook = getattr(owner, "influence_id", None)
         if callable(hook):
-            return Namer(lambda index: str(hook(index)))
+            return Namer(hook)
     return Namer(lambda index: sample_id(dataset, index), numbers=not _lists_samples(dataset))
 
 

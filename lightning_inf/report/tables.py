@@ -201,7 +201,7 @@ def _class_names(labels: np.ndarray, names: list[str] | None) -> pa.Array:
     return pa.array(named, pa.string()).take(pa.array(places))
 
 
-def _names(name_of: Callable[[int], str], indices: Sequence[int]) -> pa.Array:
+def _names(name_of: Callable[[int], str], indices: Sequence[int] | np.ndarray) -> pa.Array:
     """Names of samples."""
     if getattr(name_of, "numbers", False):
         return pa.array(np.asarray(indices, dtype=np.int64)).cast(pa.string())
