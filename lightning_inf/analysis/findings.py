@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.exhibit import write_exhibit
 from lightning_inf.analysis.planted import describe_planted
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.score import FULL
@@ -99,6 +100,7 @@ def write_findings(
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
     write_json(directory / "summary.json", content)
+    write_exhibit(trainer, module, subject, directory, ranks, scores.ends)
     html.render(directory)
     return content
 

@@ -11,9 +11,11 @@ from lightning_inf.files import read_json
 
 FOLDER = "examples"
 INDEX = "examples.json"
-Side = Literal["train", "reference"]
+Side = Literal["train", "reference", "large"]
 #: Of a sample of which the run directory holds nothing.
 NOTHING: dict[str, Any] = {"kind": "none"}
+#: Pictures of fewer pixels are enlarged without smoothing.
+SMALL = 48
 
 
 @dataclass
@@ -22,50 +24,63 @@ class Examples:
 
     Attributes:
         directory: Where the sheets lie.
-        content: What ``examples.json`` says; see :mod:`lightning_inf.report.sprites`.
+        sets: By name, tile size, columns, sheets and samples; see :mod:`lightning_inf.report.sprites`.
+        notes: How the pictures were made, for the reader.
     """
 
     directory: Path
-    content: dict[str, Any] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, run_directory: Path) -> Examples:
         """Read ``examples/`` of a run directory; a run without that folder has no examples."""
         directory = run_directory / FOLDER
         path = directory / INDEX
-        return cls(directory, read_json(path) if path.is_file() else {})
-
-    @property
-    def notes(self) -> list[str]:
-        """How the pictures were made, for the reader."""
-        return list(self.content.get("notes", ()))
+        return cls(directory, **read_json(path)) if path.is_file() else cls(directory)
 
     def of(self, index: int, side: Side = "train") -> dict[str, Any]:
         """Describe one sample for the macro ``thumb``.
 
         Args:
             index: Of the training sample or the reference.
-            side: Which of the two.
+            side: Which of the two. ``large`` gives a larger picture of a training sample where there is one.
 
         Returns:
-            ``kind`` is ``image`` (with ``sheet``, ``view``: the four numbers of a viewBox, and ``pixelated``), ``text``
-            (with ``text`` and ``cut``), ``table`` (with ``rows`` and ``more``), or ``none``.
+            ``kind`` is ``image`` (with ``sheet``, ``view``: the four numbers of a viewBox, and ``small``), ``text`` (with
+            ``text`` and ``cut``), ``table`` (with ``rows`` and ``more``), or ``none``.
         """
-        found = self.content.get(side, {}).get(str(index), NOTHING)
+        if side == "large" and str(index) not in self._samples("large"):
+            side = "train"
+        found = self._samples(side).get(str(index), NOTHING)
         if found["kind"] != "image":
             return dict(found)
-        tile, wide = self.content["tile"], self.content["columns"]
-        x, y = (found["place"] % wide) * tile, (found["place"] // wide) * tile
+        own = self.sets[side]
+        x, y = (found["place"] % own["columns"]) * own["tile"], (found["place"] // own["columns"]) * own["tile"]
         width, height = found["size"]
-        view = f"{x} {y} {width} {height}"
-        return {"kind": "image", "sheet": f"{side}-{found['sheet']}", "view": view, "small": max(width, height) < 48}
+        sheet = f"{side}-{found['sheet']}"
+        return {
+            "kind": "image",
+            "sheet": sheet,
+            "view": f"{x} {y} {width} {height}",
+            "small": max(width, height) < SMALL,
+        }
+
+    @property
+    def kinds(self) -> set[str]:
+        """Which kinds of examples there are of training samples."""
+        return {found["kind"] for found in self._samples("train").values()}
 
     def sheets(self) -> list[dict[str, Any]]:
         """List the sprite sheets, with their bytes as data URIs; each is in the page once."""
         sheets = []
-        for side in ("train", "reference"):
-            for number, sheet in enumerate(self.content.get("sheets", {}).get(side, ())):
+        for name, own in self.sets.items():
+            for number, sheet in enumerate(own["sheets"]):
                 data = base64.b64encode((self.directory / Path(sheet["file"]).name).read_bytes()).decode("ascii")
                 size = {"width": sheet["width"], "height": sheet["height"]}
-                sheets.append({"id": f"{side}-{number}", "uri": f"data:image/webp;base64,{data}", **size})
+                sheets.append({"id": f"{name}-{number}", "uri": f"data:image/webp;base64,{data}", **size})
         return sheets
+
+    def _samples(self, side: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self.sets.get(side, {}).get("samples", {})
+        return found

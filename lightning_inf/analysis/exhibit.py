@@ -1,0 +1,59 @@
+"""Pictures, texts and tables of the samples that the report shows, while the data are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_inf.analysis.preflight import Subject
+from lightning_inf.audit.shown import worth_showing
+from lightning_inf.data.examples import examples
+from lightning_inf.methods.collect import Ends
+
+#: Of how many references, and how many samples at each end of one, the page shows the influence.
+REFERENCES, EACH_WAY = 16, 5
+
+
+def write_exhibit(
+    trainer: Trainer,
+    module: LightningModule,
+    subject: Subject,
+    directory: Path,
+    ranks: Mapping[str, np.ndarray],
+    ends: Mapping[tuple[str, int], Ends],
+    sections: Iterable[int] = (),
+) -> None:
+    """Write ``examples/`` of the run directory.
+
+    Args:
+        trainer: The Trainer.
+        module: The bare module.
+        subject: What was analysed.
+        directory: The run directory.
+        ranks: By column.
+        ends: The strongest samples by method and reference.
+        sections: Training samples that a section shows whatever their rank.
+    """
+    from lightning_inf.report.sprites import write_examples  # Pillow only where pictures are made
+
+    references = list(dict.fromkeys(reference for _, reference in ends))
+    first = references[:REFERENCES]
+    strongest = [
+        index
+        for (_, reference), both in ends.items()
+        if reference in first
+        for index, _ in (*both.helps[:EACH_WAY], *both.hurts[:EACH_WAY])
+    ]
+    show = examples(trainer, module, subject.train, "train")
+    show_reference = examples(trainer, module, subject.references.samples, "reference")
+    write_examples(
+        directory,
+        worth_showing(ranks, [*sections, *strongest]),
+        references,
+        show,
+        show_reference,
+        lambda: list(dict.fromkeys([*show.notes, *show_reference.notes])),
+    )
