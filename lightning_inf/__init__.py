@@ -7,6 +7,7 @@ Add :class:`InfluenceCallback` to a Lightning Trainer and train as ever; the log
 from __future__ import annotations
 
 from lightning_inf.callback import InfluenceCallback
+from lightning_inf.data.correct import apply_decisions
 from lightning_inf.methods.forward_inf import ForwardINF
 from lightning_inf.methods.influence_function import InfluenceFunction
 from lightning_inf.methods.label_quality import LabelQuality
@@ -43,5 +44,6 @@ __all__ = [
     "TracIn",
     "TrainingDynamics",
     "__version__",
+    "apply_decisions",
     "influence",
 ]

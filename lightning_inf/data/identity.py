@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
+from lightning_inf.data.corrected import Corrected, corrected
 from lightning_inf.data.relabelled import Relabelled
 from lightning_inf.data.repeatable import Repeatable, seed_all
 
@@ -27,6 +28,8 @@ _VIEWS = (Repeatable, Relabelled)
 def sample_id(dataset: Dataset[Any], index: int) -> str:
     """Name a sample: the path of an ImageFolder item, through Subset and ConcatDataset; else its index.
 
+    Of a corrected dataset it is the name in the dataset that was reviewed, whatever was dropped since.
+
     Args:
         dataset: The dataset that ``index`` counts in.
         index: Position of the sample.
@@ -34,6 +37,8 @@ def sample_id(dataset: Dataset[Any], index: int) -> str:
     Returns:
         The name, relative to the image folder's root.
     """
+    while (view := corrected(dataset)) is not None:  # what was dropped moves no name
+        dataset, index = view.dataset, int(view.positions[index])
     owner, position = locate(dataset, index)
     samples = getattr(owner, "samples", None)
     if isinstance(samples, (list, tuple)) and position < len(samples):
@@ -50,6 +55,8 @@ def locate(dataset: Any, index: int) -> tuple[Any, int]:
     while True:
         if isinstance(dataset, _VIEWS):
             dataset = dataset.dataset
+        elif isinstance(dataset, Corrected):
+            dataset, index = dataset.dataset, int(dataset.positions[index])
         elif isinstance(dataset, Subset):
             dataset, index = dataset.dataset, int(dataset.indices[index])
         elif isinstance(dataset, ConcatDataset):
@@ -116,9 +123,16 @@ def fingerprint(dataset: Dataset[Any]) -> str:
     count = len(dataset)  # type: ignore[arg-type]
     with isolate_rng(include_cuda=False):
         seed_all(0)
-        for index in sorted({round(i * (count - 1) / max(_PROBED - 1, 1)) for i in range(min(_PROBED, count))}):
-            _hash_value(sha, dataset[index])
+        for index in probed(count):
+            hash_value(sha, dataset[index])
     return sha.hexdigest()[:24]
+
+
+def probed(samples: int) -> list[int]:
+    """Choose the items that stand for a dataset: the first, the last and evenly spaced ones, 64 or all."""
+    if samples <= _PROBED:
+        return list(range(samples))
+    return [round(i * (samples - 1) / (_PROBED - 1)) for i in range(_PROBED)]
 
 
 def _hash_listing(sha: Any, dataset: Any) -> None:
@@ -129,23 +143,28 @@ def _hash_listing(sha: Any, dataset: Any) -> None:
     elif isinstance(dataset, Relabelled):
         sha.update(f"relabelled{sorted(dataset.labels.items())}".encode())
         _hash_listing(sha, dataset.dataset)
+    elif isinstance(dataset, Corrected):
+        labels = sorted((index, decision.new_label) for index, decision in dataset.relabelled.items())
+        sha.update(f"corrected{labels}".encode())
+        hash_value(sha, dataset.positions)
+        _hash_listing(sha, dataset.dataset)
     elif isinstance(dataset, Subset):
-        _hash_value(sha, np.asarray(dataset.indices))
+        hash_value(sha, np.asarray(dataset.indices))
         _hash_listing(sha, dataset.dataset)
     elif isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             _hash_listing(sha, part)
     elif isinstance(dataset, TensorDataset):
         for tensor in dataset.tensors:
-            _hash_value(sha, tensor)
+            hash_value(sha, tensor)
     else:
         for name in ("targets", "labels", "imgs", "samples"):
             value = getattr(dataset, name, None)
             if isinstance(value, (list, tuple, np.ndarray, torch.Tensor)):
-                _hash_value(sha, value)
+                hash_value(sha, value)
 
 
-def _hash_value(sha: Any, value: Any) -> None:
+def hash_value(sha: Any, value: Any) -> None:
     """Feed an item's contents to a hash, through containers, tensors, arrays and images."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
@@ -158,16 +177,16 @@ def _hash_value(sha: Any, value: Any) -> None:
     elif isinstance(value, dict):
         for key in value:
             sha.update(str(key).encode())
-            _hash_value(sha, value[key])
+            hash_value(sha, value[key])
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _hash_value(sha, item)
+            hash_value(sha, item)
     elif hasattr(value, "tobytes"):
         sha.update(value.tobytes())
     elif isinstance(value, (str, bytes, int, float, bool, type(None))):
         sha.update(repr(value).encode())
     elif hasattr(value, "__dict__"):
-        _hash_value(sha, vars(value))
+        hash_value(sha, vars(value))
 
 
 def _hash_array(sha: Any, array: np.ndarray) -> None:
@@ -226,6 +245,16 @@ def _attribute(dataset: Any, name: str) -> tuple[Any, np.ndarray | None]:
     seen = []
     while True:
         seen.append(type(dataset).__name__)
+        if isinstance(dataset, Corrected):
+            if dataset.relabelled:
+                raise ValueError(
+                    f"known_issues={name!r}: {len(dataset.relabelled):,} labels of the training dataset were corrected by"
+                    f" {dataset.decisions.path}, and what was known of them before may not hold now. Give the indices in the"
+                    " corrected dataset whose labels are still wrong, or leave known_issues out."
+                )
+            positions = dataset.positions if positions is None else dataset.positions[positions]
+            dataset = dataset.dataset
+            continue
         if not isinstance(dataset, _VIEWS) and hasattr(dataset, name):
             return getattr(dataset, name), positions
         if isinstance(dataset, _VIEWS):

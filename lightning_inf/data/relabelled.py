@@ -143,10 +143,10 @@ def second(item: Any, label: int) -> Any:
     Raises:
         ValueError: If the item is no tuple or list with an integer in second place.
     """
-    if not isinstance(item, (tuple, list)) or len(item) < 2 or not _integer(item[1]):
+    if not isinstance(item, (tuple, list)) or len(item) < 2 or not integer(item[1]):
         raise ValueError(
-            "calibration_flips=: expected items (input, integer label, ...) of a dataset with `targets`, found"
-            f" {type(item).__name__}; add the hook `influence_relabel(item, label)` to the module or datamodule."
+            "To give a sample another label: expected an item (input, integer label, ...), found"
+            f" {_shape(item)}; add the hook `influence_relabel(item, label)`, which returns the item with that label."
         )
     like = item[1]
     value = like.new_tensor(label) if isinstance(like, Tensor) else type(like)(label)
@@ -173,7 +173,14 @@ def listed(dataset: Any) -> np.ndarray | None:
     return found.astype(np.int64)
 
 
-def _integer(value: Any) -> bool:
+def integer(value: Any) -> bool:
+    """Tell whether a value is a class index: an integer, NumPy's or a tensor's among them, but no boolean."""
     if isinstance(value, Tensor):
         return value.dim() == 0 and not value.is_floating_point() and not value.is_complex()
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _shape(item: Any) -> str:
+    """Name the types in an item."""
+    inner = ", ".join(type(part).__name__ for part in item) if isinstance(item, (tuple, list)) else ""
+    return f"{type(item).__name__}({inner})" if inner else type(item).__name__

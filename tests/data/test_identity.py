@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from lightning_inf.data.identity import class_names, fingerprint, known_indices, locate, namer, sample_id
+from lightning_inf.data.identity import class_names, fingerprint, known_indices, locate, namer, probed, sample_id
 from lightning_inf.data.repeatable import Repeatable
 from tests.samples import Augmented, blobs
 
@@ -106,6 +106,16 @@ def test_the_fingerprint_changes_with_what_it_covers(folder: Path) -> None:
         fingerprint(Repeatable(first, 2)),
     ]
     assert len(set(found)) == len(found)
+
+
+def test_every_item_of_few_is_probed() -> None:
+    assert [probed(n) for n in (0, 1, 2, 64)] == [[], [0], [0, 1], list(range(64))]
+    many = probed(1000)
+    assert (many[0], many[-1], len(set(many))) == (0, 999, 64)
+    few = Listed(10)
+    before = fingerprint(few)
+    few.images[7, 2] += 1e-6
+    assert fingerprint(few) != before
 
 
 def test_the_fingerprint_of_a_listing_covers_every_label(folder: Path) -> None:
