@@ -28,7 +28,7 @@ class Account:
         seconds: Of the whole analysis, and by method.
         cost: Estimate, budget, passes, disk.
         decided: Extent and tuning in plain values, for the manifest.
-        fingerprint: Of the training data.
+        fingerprint: Of the training samples, whatever view of them was analysed.
         recording: What became of the recording.
         steps: By method, what half the step does to its scores.
         planted: The user's label of each sample that trained under a planted one, by index.

@@ -27,6 +27,7 @@ from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
+from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_json
@@ -280,7 +281,7 @@ class _Analysis:
             pairs = zip(infos, passes, strict=True)
             mine = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in asked for m in work.measurements)]
             account.method_seconds[method.name] = round(sum(mine), 3)
-        account.fingerprint = self._fingerprint
+        account.fingerprint = content_fingerprint(self.subject.train.dataset)
         account.recording = describe_recording(self.recorded, self._recording_fits)
         trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
         joint = self.subject.references.joint

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import Dataset, IterableDataset
 
-from lightning_inf.data.content import content_fingerprint, differences
+from lightning_inf.data.content_fingerprint import content_fingerprint, differences
 from lightning_inf.data.corrected import Corrected
 from lightning_inf.data.decisions import Decisions, read_decisions
 from lightning_inf.data.identity import locate
