@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from lightning_inf.files import atomic, digest, read_json, write_json
 from lightning_inf.model.weights import Vector
 from lightning_inf.sweep.plan import Pass
+from lightning_inf.sweep.schedule import absent
 
 #: Raise it when the numbers in a chunk change their meaning: old files then don't count.
 SCORES_VERSION = 1
@@ -43,9 +46,17 @@ class Ledger:
         return self.directory / digest(SCORES_VERSION, self.run, work.key)
 
     def missing(self, work: Pass) -> list[int]:
-        """Chunks of a pass that have no file."""
-        folder = self.folder(work)
-        return [chunk for chunk in range(self.chunks) if not (folder / _name(chunk)).is_file()]
+        """Chunks of a pass that have no file. One listing: to ask for each takes as many trips to a file server."""
+        return absent(self.names(work), self.chunks, _SUFFIX).tolist()
+
+    def names(self, work: Pass) -> Iterator[str]:
+        """List the files of a pass, in any order."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder(work)) as entries:
+            yield from (entry.name for entry in entries)
+
+    def has(self, work: Pass, chunk: int) -> bool:
+        """Tell whether a chunk has its file."""
+        return (self.folder(work) / _name(chunk)).is_file()
 
     def write(self, work: Pass, chunk: int, answers: ChunkAnswers) -> None:
         """Store a chunk's answers."""
@@ -136,10 +147,11 @@ _VECTORS = "directions.pt"
 _REASONS = "unavailable.json"
 _ASIDE = "aside.npz"
 _INFO = "info.json"
+_SUFFIX = ".npz"
 
 
 def _name(chunk: int) -> str:
-    return f"{chunk:07d}.npz"
+    return f"{chunk:07d}{_SUFFIX}"
 
 
 def to_numpy(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
 from lightning_inf.sweep.measurements import LossAt
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.ranks import Ranks
+from lightning_inf.sweep.schedule import arrival, runs, share
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -69,15 +71,16 @@ class Sweep:
                 missing = self.ledger.missing(work)
                 if missing:
                     self._prepare(work)
-                self.ranks.publish(f"pass-{number}", missing)
+                told = runs(missing)
+                self.ranks.publish(f"pass-{number}", told)
             else:
-                missing = self.ranks.wait(f"pass-{number}")
+                told = self.ranks.wait(f"pass-{number}")
             started = time.perf_counter()
-            self._share(work, missing[self.ranks.rank :: self.ranks.world])
-            done = len(self.chunks) - len(missing)
+            self._share(work, share(told, self.ranks.rank, self.ranks.world))
+            done = len(self.chunks) - sum(last - first + 1 for first, last in told)
             self.progress(min(done * self.chunks.size, self.chunks.scored))
             if self.ranks.rank == 0:
-                self.ranks.until(lambda work=work: not self.ledger.missing(work))  # type: ignore[misc]
+                self.ranks.until(arrival(missing, partial(self.ledger.has, work)))
                 if missing:
                     seconds = round(time.perf_counter() - started, 3)
                     info = {"backends": self.evaluator.used, "notes": self.evaluator.notes, "seconds": seconds}
