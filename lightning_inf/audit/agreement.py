@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,87 @@ def _part(chosen: np.ndarray) -> np.ndarray:
     """Keep about :data:`CORRELATED` of the chosen samples, always the same ones."""
     share = CORRELATED / np.count_nonzero(chosen)
     return chosen & (np.random.default_rng(0).random(len(chosen), dtype=np.float32) < share)
+
+
+def most_different(kinds: Mapping[str, str], pairs: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Choose two rankings to look at side by side: of different kinds, and least correlated.
+
+    Args:
+        kinds: The kind of method behind each score column.
+        pairs: As :func:`agreement` gives them.
+
+    Example:
+        >>> kinds = {"a": "self", "b": "self", "c": "references"}
+        >>> scores = [("a", "b", 0.1), ("a", "c", 0.5), ("b", "c", 0.3)]
+        >>> most_different(kinds, [{"scores": [x, y], "spearman": r} for x, y, r in scores])
+        ('b', 'c')
+    """
+    known = [pair for pair in pairs if pair["spearman"] is not None] or list(pairs)
+    apart = [pair for pair in known if kinds.get(pair["scores"][0]) != kinds.get(pair["scores"][1])] or known
+    chosen = min(apart, key=lambda pair: pair["spearman"] or 0.0, default=None)
+    return None if chosen is None else (chosen["scores"][0], chosen["scores"][1])
+
+
+def overlap_curve(first: np.ndarray, second: np.ndarray, points: int = 60) -> dict[str, list[float]]:
+    r"""Overlap of the heads of two rankings, :math:`|A_k \cap B_k| / k`, for k from 1 to n.
+
+    Args:
+        first: Ranks, 1 = most suspicious, 0 = none; shape ``(n,)``.
+        second: The same.
+        points: The most values of k, evenly spaced on a logarithmic axis.
+
+    Returns:
+        ``k``, ``overlap`` and ``random``, the overlap k / n that two unrelated rankings have on average; of the samples
+        that both rank.
+
+    Example:
+        >>> found = overlap_curve(np.array([1, 2, 3, 4]), np.array([2, 1, 4, 3]))
+        >>> found["k"], found["overlap"], found["random"]
+        ([1, 2, 3, 4], [0.0, 1.0, 0.6666666666666666, 1.0], [0.25, 0.5, 0.75, 1.0])
+    """
+    first, second = both_ranked(first, second)
+    n = len(first)
+    if not n:
+        return {"k": [], "overlap": [], "random": []}
+    # A sample is in both heads from the larger of its ranks on.
+    shared = np.bincount(np.maximum(first, second), minlength=n + 1).cumsum()
+    ks = np.unique(np.geomspace(1, n, points).round().astype(int))
+    return {"k": ks.tolist(), "overlap": (shared[ks] / ks).tolist(), "random": (ks / n).tolist()}
+
+
+def both_ranked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank anew the samples that both rankings have, from 1; shape ``(m,)`` each."""
+    both = (first > 0) & (second > 0)
+    ranks = []
+    for values in (first[both], second[both]):
+        found = np.empty(len(values), dtype=np.int64)
+        found[np.argsort(values, kind="stable")] = np.arange(1, len(values) + 1)
+        ranks.append(found)
+    return ranks[0], ranks[1]
+
+
+def disagreement(first: np.ndarray, second: np.ndarray, limit: int) -> list[int]:
+    """Find the samples that the first ranking suspects and the second trusts most.
+
+    The first ``limit`` of the first ranking are meant, or a tenth of the samples where that is more; of these, those
+    that come last in the second.
+
+    Args:
+        first: Ranks, 1 = most suspicious, 0 = none; shape ``(n,)``.
+        second: The same.
+        limit: The most samples to name.
+
+    Returns:
+        Their indices, the widest apart first; none that the second ranks as high as the first does.
+
+    Example:
+        >>> disagreement(np.array([1, 2, 3, 4]), np.array([4, 2, 1, 3]), limit=2)
+        [0]
+    """
+    both = np.flatnonzero((first > 0) & (second > 0))
+    head = both[np.argsort(first[both], kind="stable")][: max(limit, len(both) // 10)]
+    ordered = head[np.lexsort((head, -second[head]))]
+    return [int(i) for i in ordered if second[i] > first[i]][:limit]
 
 
 def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:

@@ -1,0 +1,75 @@
+"""What the model makes of the references: label, prediction, loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lightning_inf.analysis.preflight import Subject
+from lightning_inf.model.weights import Weights
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """References under the analysed weights; arrays of shape ``(m,)``.
+
+    Attributes:
+        index: Positions in the reference dataset, ascending.
+        loss: Loss of each; NaN or infinite where it is.
+        label: Given labels, -1 where there is none.
+        predicted: The likeliest class, -1 where there are no classes.
+        probability: Of the given label, NaN where there is none.
+        confidence: Of the predicted class, NaN where there is none.
+    """
+
+    index: np.ndarray
+    loss: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Whether the model predicts another class than the label, shape ``(m,)``."""
+        return (self.label >= 0) & (self.predicted >= 0) & (self.label != self.predicted)
+
+    @property
+    def labels(self) -> dict[int, int]:
+        """Labels by index."""
+        return dict(zip(self.index.tolist(), self.label.tolist(), strict=True))
+
+
+def held_out(subject: Subject, weights: Weights) -> HeldOut:
+    """Evaluate the pool of references, at most 2,048, whose batches are in memory.
+
+    Args:
+        subject: What is analysed.
+        weights: Of the analysed checkpoint.
+    """
+    parts = []
+    with torch.no_grad():
+        for indices, batch in subject.references.batches(subject.references.pool):
+            outputs = subject.model.outputs(weights, batch)
+            parts.append([np.asarray(indices), *_read(outputs.loss, outputs.logits, outputs.target)])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return HeldOut(*columns)
+
+
+def _read(loss: torch.Tensor, logits: torch.Tensor | None, target: torch.Tensor | None) -> list[np.ndarray]:
+    """Take loss, label, prediction and the probabilities of both out of a batch's outputs."""
+    values = loss.detach().double().cpu().numpy()
+    none, unknown = np.full(len(values), -1, dtype=np.int64), np.full(len(values), np.nan)
+    if logits is None or target is None or logits.dim() != 2 or logits.shape[1] < 2 or target.dim() != 1:
+        return [values, none, none, unknown, unknown]
+    probabilities = torch.softmax(logits.detach().double(), dim=1).cpu().numpy()
+    label = target.cpu().numpy().astype(np.int64)
+    inside = (label >= 0) & (label < probabilities.shape[1])  # an ignored target lies outside
+    readable = np.isfinite(probabilities).all(axis=1)
+    predicted = np.where(readable, np.nan_to_num(probabilities).argmax(axis=1), -1)
+    rows = np.arange(len(label))
+    given = np.where(inside, probabilities[rows, np.where(inside, label, 0)], np.nan)
+    confidence = np.where(readable, probabilities[rows, np.maximum(predicted, 0)], np.nan)
+    return [values, np.where(inside, label, -1), predicted, given, confidence]

@@ -1,0 +1,177 @@
+"""What samples hold, as short hashes: two samples with one hash are copies of each other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Number
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import Dataset
+
+from lightning_inf.data.identity import hash_value, locate
+from lightning_inf.data.repeatable import Repeatable
+
+#: Seconds that may be spent on reading one data set's samples: a hunt for copies must not cost another epoch.
+LIMIT = 20.0
+#: What is read: arrays that the dataset keeps in memory, the files it lists, or its items.
+Source = Literal["arrays", "files", "items"]
+#: Fields of a mapping that are no input.
+_TARGETS = frozenset({"label", "labels", "target", "targets", "y"})
+_ARRAYS = (torch.Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Hashes of samples.
+
+    Attributes:
+        keys: By index, of those samples that were read.
+        source: What was read; None where nothing could be compared.
+        asked: How many samples were to be read.
+        reason: Why not all of them were read.
+    """
+
+    keys: dict[int, bytes]
+    source: Source | None
+    asked: int
+    reason: str | None = None
+
+
+#: A dataset, and which of its samples are asked.
+Asked = tuple[Dataset[Any], Sequence[int]]
+
+
+def contents(*asked: Asked) -> list[Contents]:
+    """Hash the inputs of samples of one or several data sets, without their labels, so that they can be compared.
+
+    What lies below the user's transforms is read where it can be: rows of the array ``data`` that torchvision's datasets
+    keep, or the files that an image folder lists. Of files, only those are opened that have another's size. Elsewhere
+    items are fetched; single numbers in an item are taken for labels and indices, and left out.
+
+    Args:
+        *asked: Map-style datasets, which may be views, Subset and ConcatDataset, each with the indices of its samples.
+
+    Returns:
+        The hashes of each, of as many samples as could be read in :data:`LIMIT` seconds.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), torch.tensor([0, 1, 1]))
+        >>> keys = contents((data, range(3)))[0].keys
+        >>> keys[0] == keys[2], keys[0] == keys[1]
+        (True, False)
+    """
+    sources = {best_source(dataset, indices) for dataset, indices in asked if len(indices)}
+    source = sources.pop() if len(sources) == 1 else "items"
+    if source == "files":
+        return _files(asked)
+    if source == "items" and any(isinstance(dataset, Repeatable) for dataset, _ in asked):
+        why = "items are changed at random when they are fetched, so copies do not look alike"
+        return [Contents({}, None, len(indices), why) for _, indices in asked]
+    read = _array if source == "arrays" else _item
+    with isolate_rng(include_cuda=False):
+        return [_timed(partial(read, dataset), indices, source) for dataset, indices in asked]
+
+
+def best_source(dataset: Any, indices: Sequence[int]) -> Source:
+    """Name what lies below the user's transforms: arrays in memory, files on disk, or nothing that can be told."""
+    probed = [locate(dataset, int(index)) for index in (indices[0], indices[-1])]
+    if all(_has_arrays(owner) for owner, _ in probed):
+        return "arrays"
+    return "files" if all(_path(owner, position) is not None for owner, position in probed) else "items"
+
+
+def _timed(read: Callable[[int], bytes], indices: Sequence[int], source: Source) -> Contents:
+    """Read samples in order until the time is up."""
+    keys: dict[int, bytes] = {}
+    started = time.perf_counter()
+    for index in indices:
+        if time.perf_counter() - started > LIMIT:
+            why = f"only the first {len(keys):,} could be read in {LIMIT:.0f} s"
+            return Contents(keys, source, len(indices), why)
+        keys[int(index)] = read(int(index))
+    return Contents(keys, source, len(indices))
+
+
+def _has_arrays(owner: Any) -> bool:
+    data = getattr(owner, "data", None)
+    return isinstance(data, _ARRAYS) and data.ndim > 1 and len(data) == len(owner)
+
+
+def _array(dataset: Any, index: int) -> bytes:
+    owner, position = locate(dataset, index)
+    return _hashed(owner.data[position])
+
+
+def _item(dataset: Any, index: int) -> bytes:
+    return _hashed(inputs_of(dataset[index]))
+
+
+def inputs_of(item: Any) -> Any:
+    """Take the inputs out of an item: all but its label and other single numbers.
+
+    Example:
+        >>> inputs_of((torch.zeros(2), 3))
+        [tensor([0., 0.])]
+        >>> inputs_of({"text": "to be", "label": 1})
+        [('text', 'to be')]
+    """
+    if isinstance(item, Mapping):
+        parts = [(name, value) for name, value in item.items() if name not in _TARGETS and not _single(value)]
+        arrays = [(name, value) for name, value in parts if isinstance(value, _ARRAYS)]
+        return arrays or parts or item  # beside arrays, strings are names and paths
+    if isinstance(item, (list, tuple)):
+        return [part for part in item if not _single(part)] or item[0]
+    return item
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, Number) or (isinstance(value, _ARRAYS) and value.ndim == 0)
+
+
+def _hashed(value: Any) -> bytes:
+    sha = hashlib.blake2b(digest_size=16)
+    hash_value(sha, value)
+    return sha.digest()
+
+
+def _path(owner: Any, position: int) -> str | None:
+    """Find the file of a sample of an image folder."""
+    samples = getattr(owner, "samples", None)
+    if not isinstance(samples, (list, tuple)) or position >= len(samples):
+        return None
+    entry = samples[position]
+    path = entry[0] if isinstance(entry, (list, tuple)) and entry else entry
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) and os.path.isfile(path) else None
+
+
+def _files(asked: Sequence[Asked]) -> list[Contents]:
+    """Hash files; a size that no other file has is hash enough."""
+    paths = [{int(index): _path(*locate(dataset, int(index))) for index in indices} for dataset, indices in asked]
+    sizes = [{index: os.path.getsize(path) for index, path in side.items() if path} for side in paths]
+    seen = Counter(size for side in sizes for size in side.values())
+    found = []
+    for side, own in zip(paths, sizes, strict=True):
+        alone = {index: b"size %d" % size for index, size in own.items() if seen[size] == 1}
+        shared = [index for index in own if index not in alone]
+        read = _timed(lambda index, side=side: _file(side[index]), shared, "files")  # type: ignore[misc]
+        reason = read.reason and f"{len(shared) - len(read.keys):,} files could not be read in {LIMIT:.0f} s"
+        found.append(Contents({**alone, **read.keys}, "files", len(side), reason))
+    return found
+
+
+def _file(path: str | os.PathLike[str]) -> bytes:
+    sha = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            sha.update(block)
+    return sha.digest()
