@@ -50,7 +50,9 @@ from tests.samples import (
 
 SAMPLES = 60
 LR = 0.3
-FILES = {"scores.parquet", "attributions.parquet", "summary.json", "report.html"}
+#: Findings beside label issues.
+FOUND = ("is_memorized", "duplicate_group", "duplicate_action", "leaked_reference", "is_known_issue")
+FILES = {"references.parquet", "curves.npz", "scores.parquet", "attributions.parquet", "summary.json", "report.html"}
 
 
 def summary(directory: Path) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def test_columns_and_types_of_the_scores(directory: Path) -> None:
     assert {name: schema.field(name).type for name in COLUMNS} == COLUMNS
     # In the order of the issue; what recording adds, and a name beside a suggestion, may stand between.
     assert [name for name in schema.names if name in COLUMNS] == list(COLUMNS)
-    assert set(schema.names) - set(COLUMNS) <= {"suggested_label_name", "el2n", "forgetting", "learned_epoch"}
+    assert set(schema.names) - set(COLUMNS) <= {"suggested_label_name", "el2n", "forgetting", "learned_epoch", *FOUND}
 
 
 def test_one_row_a_training_sample_in_dataset_order(directory: Path) -> None:

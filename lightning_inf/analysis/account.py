@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lightning_inf.analysis.budget import Extent
+from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, SelfAscentAt
 
@@ -32,6 +34,8 @@ class Account:
         recording: What became of the recording.
         steps: By method, what half the step does to its scores.
         planted: The user's label of each sample that trained under a planted one, by index.
+        held_out: The references under the analysed weights.
+        curves: What was recorded of every sample at every epoch, shape ``(epochs, n, 3)``; None where nothing was.
     """
 
     directory: Path
@@ -47,6 +51,8 @@ class Account:
     recording: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     planted: dict[int, int] = field(default_factory=dict)
+    held_out: HeldOut | None = None
+    curves: np.ndarray | None = None
 
     @property
     def tuning(self) -> Mapping[str, Mapping[str, Any]]:

@@ -11,13 +11,14 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.account import Account
+from lightning_inf.analysis.audits import audit
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.exhibit import write_exhibit
 from lightning_inf.analysis.planted import describe_planted
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.score import FULL
 from lightning_inf.analysis.settings import Settings
-from lightning_inf.audit.agreement import agreement
+from lightning_inf.audit.agreement import agreement, most_different
 from lightning_inf.audit.mislabeled import LabelIssues, complete_label_score, label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
@@ -30,7 +31,7 @@ from lightning_inf.methods.columns import Lazily
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
 #: Files whose checksums the summary has, those of them that were written.
-_FILES = ("scores.parquet", "attributions.parquet", FULL)
+_FILES = ("scores.parquet", "attributions.parquet", "references.parquet", "curves.npz", FULL)
 
 
 def write_findings(
@@ -49,7 +50,13 @@ def write_findings(
     Returns:
         The summary.
     """
-    from lightning_inf.report import html, schema, summary, tables  # pyarrow and jinja2 only where a report is written
+    from lightning_inf.report import (  # pyarrow and jinja2 only where a report is written
+        curves,
+        html,
+        schema,
+        summary,
+        tables,
+    )
 
     samples = len(subject.train)
     columns = scores.columns
@@ -58,9 +65,13 @@ def write_findings(
     name_of = namer(trainer, module, subject.train.dataset)
     reference_name_of = lambda index: sample_id(subject.references.samples.dataset, index)  # noqa: E731
     directory = account.directory
-    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names)
+    labels, known = _labels(columns, samples), _known(settings, subject)
+    found = audit(settings, subject, scores, account, labels, known)
+    flags = found.columns()
+    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, flags)
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
-    labels = _labels(columns, samples)
+    tables.write_references(directory / "references.parquet", account.held_out, reference_name_of, names)
+    curves.write_curves(directory / curves.FILE, account.curves, found.shown(ranks, scores))
     content = {
         "schema_version": schema.SCHEMA_VERSION,
         "verdict": summary.verdict(issues, len(scores.scored), samples),
@@ -76,7 +87,7 @@ def write_findings(
             "fingerprint": account.fingerprint,
             "notes": list(subject.train.notes),
         },
-        "references": _references(subject, account.extent),
+        "references": _references(subject, account),
         "checkpoints": summary.checkpoint_entries(account.extent.checkpoints, directory),
         "outputs": {"mode": subject.model.mode, "loss": subject.model.loss_name, "notes": subject.model.notes},
         "recording": account.recording,
@@ -89,9 +100,10 @@ def write_findings(
             account.tuning,
             account.steps,
         ),
-        "issues": summary.issue_entries(issues, columns),
+        "issues": [*summary.issue_entries(issues, columns), *found.issues(len(scores.scored))],
         "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
-        "known_issues": _truth(settings, subject, scores, ranks),
+        **found.entries(issues.is_issue if issues else None),
+        "known_issues": _truth(settings, known, scores, ranks),
         "agreement": _agreement(settings, scores, ranks, issues),
         "calibration": describe_planted(settings.calibration, account.planted),
         "non_finite": non_finite(_scored_columns(settings, columns), scores.scored),
@@ -148,6 +160,9 @@ def headline(content: Mapping[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {"influence/samples": float(content["dataset"]["scored"])}
     if (count := content["issues"][0]["num_issues"]) is not None:
         numbers["influence/label_issues"] = float(count)
+    for issue in content["issues"][1:]:
+        if issue["num_issues"] is not None:
+            numbers[f"influence/{issue['issue_type']}"] = float(issue["num_issues"])
     for name, found in (content["known_issues"] or {"methods": {}})["methods"].items():
         if found["average_precision"] is not None:
             numbers[f"influence/average_precision/{name}"] = found["average_precision"]
@@ -169,13 +184,15 @@ def _run(
     }
 
 
-def _references(subject: Subject, extent: Extent) -> dict[str, Any]:
-    references = subject.references
+def _references(subject: Subject, account: Account) -> dict[str, Any]:
+    references, seen = subject.references, account.held_out
     return {
         "source": references.samples.origin,
         "total": len(references.samples),
         "joint": len(references.joint.indices),
-        "individual": len(extent.individual),
+        "individual": len(account.extent.individual),
+        "evaluated": 0 if seen is None else len(seen.index),
+        "errors": None if seen is None or not (seen.predicted >= 0).any() else int(seen.wrong.sum()),
         "excluded": [{"reference_index": i, "reason": why} for i, why in sorted(references.excluded.items())],
     }
 
@@ -194,13 +211,20 @@ def _classes(labels: np.ndarray, names: Sequence[str] | None) -> int | None:
     return max(len(names or ()), int(labels.max()) + 1)
 
 
-def _truth(
-    settings: Settings, subject: Subject, scores: Scores, ranks: Mapping[str, np.ndarray]
-) -> dict[str, Any] | None:
-    """Judge the rankings where the user knows the truth."""
+def _known(settings: Settings, subject: Subject) -> np.ndarray | None:
+    """Tell which samples are issues that the user knows of, shape ``(n,)``."""
     if settings.known_issues is None:
         return None
-    known = known_indices(settings.known_issues, subject.train.dataset, len(subject.train))[scores.scored]
+    return known_indices(settings.known_issues, subject.train.dataset, len(subject.train))
+
+
+def _truth(
+    settings: Settings, truth: np.ndarray | None, scores: Scores, ranks: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Judge the rankings where the user knows the truth."""
+    if truth is None:
+        return None
+    known = truth[scores.scored]
     pairs = {"label_score": "label_rank"} | {m.score_column: m.rank_column for m in settings.methods}
     by_score = Lazily({score: ranks[name] for score, name in pairs.items() if name in ranks}, scores.scored)
     return against_truth(known, by_score)
@@ -214,7 +238,9 @@ def _agreement(
     sign = {m.score_column: -1.0 if m.suspicious == "lowest" else 1.0 for m in present}
     suspicion = Lazily({name: scores.columns[name] for name in sign}, scores.scored, sign)
     by_score = Lazily({m.score_column: ranks[m.rank_column] for m in present}, scores.scored)
-    return agreement(suspicion, by_score, issues.count if issues else 0)
+    found = agreement(suspicion, by_score, issues.count if issues else 0)
+    chosen = most_different({m.score_column: m.kind for m in present}, found["pairs"])
+    return {**found, "shown": list(chosen) if chosen else None}
 
 
 def _left_out(extent: Extent, samples: int, scored: int, settings: Settings) -> list[str]:

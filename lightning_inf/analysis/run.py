@@ -21,6 +21,7 @@ from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.directions import make_directions
 from lightning_inf.analysis.findings import headline, show, write_findings
+from lightning_inf.analysis.heldout import held_out
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
@@ -283,6 +284,8 @@ class _Analysis:
             account.method_seconds[method.name] = round(sum(mine), 3)
         account.fingerprint = content_fingerprint(self.subject.train.dataset)
         account.recording = describe_recording(self.recorded, self._recording_fits)
+        account.curves = self.recorded.curves if self.recorded is not None and self._recording_fits else None
+        account.held_out = held_out(self.subject, self._weights(account.extent.checkpoints[-1]))
         trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
         joint = self.subject.references.joint
         account.steps = step_agreement(self.settings.methods, trial, joint, account.backends)

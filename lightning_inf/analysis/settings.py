@@ -140,6 +140,7 @@ FIXED = (
     ),
     *("el2n", "forgetting", "learned_epoch", "other_label", "other_confidence"),
     *("dynamics_score", "dynamics_rank", "dynamics_other", "dynamics_other_confidence", "neighbour_agreement"),
+    *("is_memorized", "duplicate_group", "duplicate_action", "leaked_reference", "is_known_issue"),
 )
 
 

@@ -113,7 +113,7 @@ def describe(found: Duplicates) -> dict[str, Any]:
         "listed": [
             {
                 "group": number,
-                "keep": [i for i in part if not found.drop[i]][0],
+                "keep": next(i for i in part if not found.drop[i]),
                 "drop": [i for i in part if found.drop[i]],
                 "conflict": number in found.conflicts,
             }

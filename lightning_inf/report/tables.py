@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.audit.mislabeled import LabelIssues
 from lightning_inf.files import atomic
 from lightning_inf.methods.collect import Ends
@@ -24,6 +25,8 @@ _INTERNAL = (
     *("dynamics_other", "dynamics_other_confidence"),
 )
 _ROWS = 65_536
+#: Parquet types of findings, by NumPy's kinds of dtypes.
+_KINDS = {"b": pa.bool_(), "i": pa.int64(), "O": pa.string()}
 
 
 def write_scores(
@@ -34,6 +37,7 @@ def write_scores(
     samples: int,
     name_of: Callable[[int], str],
     class_names: list[str] | None,
+    flags: Mapping[str, np.ma.MaskedArray] | None = None,
 ) -> None:
     """Write one row a training sample, in dataset order.
 
@@ -45,6 +49,7 @@ def write_scores(
         samples: How many rows.
         name_of: Names a sample.
         class_names: Names of the classes.
+        flags: Further findings of shape ``(samples,)`` by column; masked values become null.
     """
     # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
     # those of methods that did not run are not.
@@ -78,6 +83,9 @@ def write_scores(
         for name in COUNTS:
             values = columns[name][rows] if name in columns else np.full(len(label), np.nan)
             data[name] = _integers(np.nan_to_num(values), np.isfinite(values))
+        for name, found in (flags or {}).items():
+            part = found[rows]
+            data[name] = pa.array(part.data, _KINDS[found.dtype.kind], mask=np.ma.getmaskarray(part))
         return pa.table(data)
 
     _write(path, (table(slice(start, start + _ROWS)) for start in range(0, max(samples, 1), _ROWS)))
@@ -120,6 +128,37 @@ _ATTRIBUTIONS = pa.schema(
         ("method", pa.string()),
     ]
 )
+
+
+def write_references(
+    path: Path, seen: HeldOut | None, name_of: Callable[[int], str], class_names: list[str] | None
+) -> None:
+    """Write one row for each reference that was evaluated.
+
+    Args:
+        path: ``references.parquet``; taken away where nothing was evaluated.
+        seen: The references under the analysed weights.
+        name_of: Names a reference.
+        class_names: Names of the classes.
+    """
+    if seen is None:
+        path.unlink(missing_ok=True)
+        return
+    count = len(seen.index)
+    classes = (seen.label >= 0) & (seen.predicted >= 0)
+    data = {
+        "reference_index": pa.array(seen.index, pa.int64()),
+        "reference_id": pa.array([_clean(name_of(int(i))) for i in seen.index], pa.string()),
+        "label": _integers(seen.label, seen.label >= 0),
+        "label_name": _class_names(seen.label, class_names),
+        "predicted_label": _integers(seen.predicted, seen.predicted >= 0),
+        "predicted_label_name": _class_names(seen.predicted, class_names),
+        "is_error": pa.array(seen.wrong, pa.bool_(), mask=~classes),
+        "probability": _floats(seen.probability, count, pa.float32()),
+        "confidence": _floats(seen.confidence, count, pa.float32()),
+        "loss": _floats(seen.loss, count, pa.float32()),
+    }
+    _write(path, iter([pa.table(data)]))
 
 
 @contextlib.contextmanager

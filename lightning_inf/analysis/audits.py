@@ -1,0 +1,215 @@
+"""What is found beside wrong labels: samples learned by heart, copies within the training set and across the split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_inf.analysis.account import Account
+from lightning_inf.analysis.preflight import Subject
+from lightning_inf.analysis.settings import Settings
+from lightning_inf.audit import duplicates, leaked, memorized
+from lightning_inf.audit.shown import shown
+from lightning_inf.data.contents import contents
+from lightning_inf.methods.collect import Scores
+from lightning_inf.methods.method import Method
+from lightning_inf.methods.tracin import TracIn
+
+#: The most references that are compared with the training samples.
+REFERENCES = 10_000
+#: How many pairs and groups of copies the report shows.
+SHOWN = 24
+#: Training samples at each end of a reference that it shows.
+EACH_WAY = 5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Findings that come from scores and contents.
+
+    Attributes:
+        effort: The column that memorisation was told by, None where the run has none.
+        memorized: What it told.
+        duplicates: Copies within the training set.
+        leaks: Copies of references.
+        suspected: References' likely copies by the model, None where no method can tell.
+        known: Whether each sample is an issue that the user knows, shape ``(n,)``.
+    """
+
+    effort: str | None
+    memorized: memorized.Memorized | None
+    duplicates: duplicates.Duplicates
+    leaks: leaked.Leaks
+    suspected: list[dict[str, Any]] | None
+    known: np.ndarray | None = None
+
+    def columns(self) -> dict[str, np.ma.MaskedArray]:
+        """Give the columns of ``scores.parquet``, null where nothing is known."""
+        group, reference = self.duplicates.group, self.leaks.reference
+        action = np.where(self.duplicates.drop, "drop", "keep").astype(object)
+        nobody = np.zeros(len(group), dtype=bool)
+        by_heart = self.memorized
+        flags = np.ma.array(nobody, mask=True) if by_heart is None else _masked(by_heart.is_memorized, by_heart.known)
+        return {
+            "is_memorized": flags,
+            "duplicate_group": _masked(group, group >= 0),
+            "duplicate_action": _masked(action, group >= 0),
+            "leaked_reference": _masked(reference, reference >= 0),
+            "is_known_issue": np.ma.array(nobody, mask=True) if self.known is None else _masked(self.known, ~nobody),
+        }
+
+    def issues(self, scored: int) -> list[dict[str, Any]]:
+        """Give the counts, in the form of the entry about labels.
+
+        Args:
+            scored: How many samples were.
+        """
+        by_heart, copies, leaks = self.memorized, self.duplicates, self.leaks
+        return [
+            _issue(
+                "memorized",
+                by_heart.count if by_heart else None,
+                int(by_heart.known.sum()) if by_heart else 0,
+                by_heart.rule if by_heart else memorized.RULE,
+                by_heart.threshold if by_heart else None,
+            ),
+            _issue("leaked", leaks.count if leaks.source else None, scored, leaked.RULE),
+            _issue("duplicate", copies.count if copies.source else None, copies.checked, duplicates.RULE),
+        ]
+
+    def shown(self, ranks: Mapping[str, np.ndarray], scores: Scores) -> list[int]:
+        """Choose the training samples that the report shows: in copies, at the ends of references, suspicious.
+
+        Args:
+            ranks: By column; the ranking by label score counts most.
+            scores: What the methods say.
+        """
+        group = self.duplicates.group
+        copies = np.flatnonzero((group >= 0) & (group < SHOWN)).tolist()
+        leaks = [index for index, _, _ in self.leaks.pairs[:SHOWN]]
+        ends = [i for both in scores.ends.values() for i, _ in (*both.helps[:EACH_WAY], *both.hurts[:EACH_WAY])]
+        ordered = {name: ranks[name] for name in sorted(ranks, key=lambda name: name != "label_rank")}
+        return shown(ordered, [*leaks, *copies, *dict.fromkeys(ends)])
+
+    def entries(self, is_issue: np.ndarray | None) -> dict[str, Any]:
+        """Give what the summary says beside the counts.
+
+        Args:
+            is_issue: Which labels are issues, None where that is not known; shape ``(n,)``.
+        """
+        return {
+            "memorized": self._memorized(is_issue),
+            "leaked": leaked.describe(self.leaks, self.suspected),
+            "duplicates": duplicates.describe(self.duplicates),
+        }
+
+    def _memorized(self, is_issue: np.ndarray | None) -> dict[str, Any] | None:
+        found = self.memorized
+        if found is None or self.effort is None:
+            return None
+        flagged = None if is_issue is None else int((found.high & is_issue).sum())
+        high = int(found.high.sum())
+        return {
+            "column": self.effort,
+            "threshold": found.threshold,
+            "high": high,
+            "memorized": found.count,
+            "label_issues": flagged,
+            "others": None if flagged is None else high - flagged,
+        }
+
+
+def audit(
+    settings: Settings,
+    subject: Subject,
+    scores: Scores,
+    account: Account,
+    labels: np.ndarray,
+    known: np.ndarray | None,
+) -> Audit:
+    """Look for samples learned by heart and for copies.
+
+    Args:
+        settings: The user's.
+        subject: What is analysed.
+        scores: What the methods say.
+        account: What the run did.
+        labels: Given labels, -1 where there is none, shape ``(n,)``.
+        known: Whether each sample is an issue that the user knows of, shape ``(n,)``.
+    """
+    samples, references = len(subject.train), subject.references
+    compared = sorted({*scores.scored.tolist(), *account.planted})
+    others = _references(subject)
+    ours, theirs = contents((subject.train.dataset, compared), (references.samples.dataset, others))
+    labelled = labels if (labels >= 0).any() else None
+    reference_labels = account.held_out.labels if account.held_out else None
+    copies = duplicates.duplicates(
+        ours.keys, samples, labelled, scores.columns.get("label_score"), ours.source, ours.reason
+    )
+    reason = "; ".join(dict.fromkeys(r for r in (ours.reason, theirs.reason, _part(subject, others)) if r)) or None
+    leaks = leaked.leaked(ours.keys, theirs.keys, samples, labelled, reference_labels, theirs.source, reason)
+    method = next((m for m in settings.methods if m.kind == "self" and m.score_column in scores.columns), None)
+    return Audit(
+        method.score_column if method else None,
+        _by_heart(method, scores.columns),
+        copies,
+        leaks,
+        _suspected(settings.methods, scores, account, leaks),
+        known,
+    )
+
+
+def _by_heart(method: Method | None, columns: Mapping[str, np.ndarray]) -> memorized.Memorized | None:
+    if method is None:
+        return None
+    effort = columns[method.score_column]
+    return memorized.memorized(effort if method.suspicious == "highest" else -effort, columns.get("probability"))
+
+
+def _references(subject: Subject) -> list[int]:
+    """Choose the references to compare: those that were asked, and as many others as are not too many."""
+    total, pool = len(subject.references.samples), subject.references.pool
+    first = pool[:REFERENCES] if len(pool) > REFERENCES else pool
+    inside = set(first)
+    more = (index for index in range(total) if index not in inside)
+    return sorted([*first, *itertools.islice(more, REFERENCES - len(first))])
+
+
+def _part(subject: Subject, compared: Sequence[int]) -> str | None:
+    total = len(subject.references.samples)
+    return None if len(compared) == total else f"{len(compared):,} of {total:,} references were compared"
+
+
+def _suspected(
+    methods: Sequence[Method], scores: Scores, account: Account, leaks: leaked.Leaks
+) -> list[dict[str, Any]] | None:
+    """Ask the first method whose scores are mean cosines."""
+    method = next((m for m in methods if isinstance(m, TracIn) and m.normalize == "cosine"), None)
+    rates = [set((checkpoint.learning_rate or {}).values()) for checkpoint in account.extent.checkpoints]
+    if method is None or any(len(found) != 1 for found in rates):
+        return None
+    known: dict[int, set[int]] = {}
+    for index, reference, _ in leaks.pairs:
+        known.setdefault(reference, set()).add(index)
+    strongest = {reference: ends.helps for (name, reference), ends in scores.ends.items() if name == method.name}
+    return leaked.suspected(strongest, sum(found.pop() for found in rates), known)
+
+
+def _issue(kind: str, count: int | None, of: int, rule: str, threshold: float | None = None) -> dict[str, Any]:
+    """Count one kind of issue; the score is the share of samples that are none, as high is good."""
+    return {
+        "issue_type": kind,
+        "num_issues": count,
+        "interval": None,
+        "threshold": threshold,
+        "threshold_rule": rule,
+        "score": None if count is None or not of else 1 - count / of,
+    }
+
+
+def _masked(values: np.ndarray, known: np.ndarray) -> np.ma.MaskedArray:
+    return np.ma.array(values, mask=~known)
