@@ -300,6 +300,8 @@ def test_the_summary_agrees_with_the_table(directory: Path) -> None:
         "total": 12,
         "joint": 12,
         "individual": 3,
+        "evaluated": 12,
+        "errors": sum(pq.read_table(directory / "references.parquet")["is_error"].to_pylist()),
         "excluded": [],
     }
     assert [c["epoch"] for c in found["checkpoints"]] == list(range(6))

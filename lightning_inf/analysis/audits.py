@@ -142,16 +142,18 @@ def audit(
         known: Whether each sample is an issue that the user knows of, shape ``(n,)``.
     """
     samples, references = len(subject.train), subject.references
-    compared = sorted({*scores.scored.tolist(), *account.planted})
+    compared = np.union1d(scores.scored, np.array(sorted(account.planted), dtype=np.int64))
     others = _references(subject)
     ours, theirs = contents((subject.train.dataset, compared), (references.samples.dataset, others))
     labelled = labels if (labels >= 0).any() else None
     reference_labels = account.held_out.labels if account.held_out else None
     copies = duplicates.duplicates(
-        ours.keys, samples, labelled, scores.columns.get("label_score"), ours.source, ours.reason
+        ours.index, ours.keys, samples, labelled, scores.columns.get("label_score"), ours.source, ours.reason
     )
     reason = "; ".join(dict.fromkeys(r for r in (ours.reason, theirs.reason, _part(subject, others)) if r)) or None
-    leaks = leaked.leaked(ours.keys, theirs.keys, samples, labelled, reference_labels, theirs.source, reason)
+    leaks = leaked.leaked(
+        (ours.index, ours.keys), (theirs.index, theirs.keys), samples, labelled, reference_labels, theirs.source, reason
+    )
     method = next((m for m in settings.methods if m.kind == "self" and m.score_column in scores.columns), None)
     return Audit(
         method.score_column if method else None,

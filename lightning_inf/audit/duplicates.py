@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,8 @@ class Duplicates:
 
 
 def duplicates(
-    keys: Mapping[int, bytes],
+    index: np.ndarray,
+    keys: np.ndarray,
     samples: int,
     labels: np.ndarray | None = None,
     score: np.ndarray | None = None,
@@ -59,7 +60,8 @@ def duplicates(
     one with the higher label score; of several such samples, the first.
 
     Args:
-        keys: Hash of the input by index, of the samples that were read.
+        index: The samples that were read, shape ``(m,)``.
+        keys: Hashes of their inputs, shape ``(m,)``.
         samples: n.
         labels: Given labels, -1 where there is none, shape ``(n,)``.
         score: Label scores, low is bad; shape ``(n,)``.
@@ -67,23 +69,31 @@ def duplicates(
         reason: Why not all samples were.
 
     Example:
-        >>> found = duplicates({0: b"a", 1: b"b", 2: b"a", 3: b"a"}, 4, np.array([1, 0, 2, 2]))
+        >>> found = duplicates(np.arange(4), np.array([7, 8, 7, 7]), 4, np.array([1, 0, 2, 2]))
         >>> found.group.tolist(), found.drop.tolist(), found.conflicts, found.count
         ([0, -1, 0, 0], [True, False, False, True], (0,), 2)
     """
-    members: dict[bytes, list[int]] = {}
-    for index in sorted(keys):
-        members.setdefault(keys[index], []).append(index)
     group, drop = np.full(samples, -1, dtype=np.int64), np.zeros(samples, dtype=bool)
     conflicts = []
-    copies = (found for found in members.values() if len(found) > 1)
+    copies = sorted(_alike(index, keys), key=lambda found: found[0])
     for number, found in enumerate(copies):
         group[found] = number
         drop[found] = True
         drop[_kept(found, labels, score)] = False
         if labels is not None and len(set(labels[found].tolist())) > 1:
             conflicts.append(number)
-    return Duplicates(group, drop, tuple(conflicts), len(keys), source, reason)
+    return Duplicates(group, drop, tuple(conflicts), len(index), source, reason)
+
+
+def _alike(index: np.ndarray, keys: np.ndarray) -> list[list[int]]:
+    """List the samples of each key that several have, ascending."""
+    order = np.lexsort((index, keys))
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else np.array([], int)
+    sizes = np.diff(starts, append=len(order))
+    # Only the groups become Python objects: most samples of a large data set have no copy.
+    several = zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
+    return [index[order[start : start + size]].tolist() for start, size in several]
 
 
 def _kept(found: Sequence[int], labels: np.ndarray | None, score: np.ndarray | None) -> int:

@@ -42,8 +42,8 @@ class Leaks:
 
 
 def leaked(
-    keys: Mapping[int, bytes],
-    reference_keys: Mapping[int, bytes],
+    ours: tuple[np.ndarray, np.ndarray],
+    theirs: tuple[np.ndarray, np.ndarray],
     samples: int,
     labels: np.ndarray | None = None,
     reference_labels: Mapping[int, int] | None = None,
@@ -53,8 +53,8 @@ def leaked(
     """Find training samples and references with equal keys.
 
     Args:
-        keys: Hash of the input by index, of the training samples that were read.
-        reference_keys: Of the references.
+        ours: The training samples that were read, and hashes of their inputs; shape ``(m,)`` each.
+        theirs: The references that were, and theirs.
         samples: Number of training samples.
         labels: Given labels, -1 where there is none, shape ``(samples,)``.
         reference_labels: Of the references by index.
@@ -62,21 +62,23 @@ def leaked(
         reason: Why not all were.
 
     Example:
-        >>> found = leaked({0: b"a", 1: b"b"}, {5: b"b", 7: b"b"}, 2, np.array([0, 1]), {5: 1, 7: 0})
+        >>> found = leaked((np.arange(2), np.array([3, 4])), (np.array([5, 7]), np.array([4, 4])), 2)
         >>> found.reference.tolist(), found.pairs, found.references, found.count
-        ([-1, 5], [(1, 5, True), (1, 7, False)], 2, 1)
+        ([-1, 5], [(1, 5, None), (1, 7, None)], 2, 1)
     """
-    holders: dict[bytes, list[int]] = {}
-    for index in sorted(reference_keys):
-        holders.setdefault(reference_keys[index], []).append(index)
+    index, keys = ours
+    common = np.isin(keys, theirs[1])  # only these become Python objects
+    held = sorted(zip(*(side.tolist() for side in theirs), strict=True))
+    holders: dict[int, list[int]] = {}
+    for other, key in held:
+        holders.setdefault(key, []).append(other)
     reference = np.full(samples, -1, dtype=np.int64)
     pairs = []
-    for index in sorted(keys):
-        for other in holders.get(keys[index], ()):
-            reference[index] = other if reference[index] < 0 else reference[index]
-            pairs.append((index, other, _same(index, other, labels, reference_labels)))
+    for one, key in sorted(zip(index[common].tolist(), keys[common].tolist(), strict=True)):
+        reference[one] = holders[key][0]
+        pairs.extend((one, other, _same(one, other, labels, reference_labels)) for other in holders[key])
     with_copy = len({other for _, other, _ in pairs})
-    return Leaks(reference, pairs, with_copy, len(reference_keys), source, reason)
+    return Leaks(reference, pairs, with_copy, len(held), source, reason)
 
 
 def _same(index: int, other: int, labels: np.ndarray | None, others: Mapping[int, int] | None) -> bool | None:

@@ -54,10 +54,10 @@ def memorized(self_influence: np.ndarray, probability: np.ndarray | None) -> Mem
         probability: Of the given label under the analysed weights; None where there are no labels. Shape ``(n,)``.
 
     Example:
-        >>> effort = np.array([1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 90.0, 95.0])
-        >>> found = memorized(effort, np.array([0.9] * 6 + [0.8, 0.1]))
+        >>> effort = np.array([1.0, 2.0] * 6 + [90.0, 95.0])
+        >>> found = memorized(effort, np.array([0.9] * 12 + [0.8, 0.1]))
         >>> np.flatnonzero(found.high).tolist(), np.flatnonzero(found.is_memorized).tolist()
-        ([6, 7], [6])
+        ([12, 13], [12])
     """
     known = np.isfinite(self_influence)
     tells = probability is not None and bool(np.isfinite(probability[known]).any())

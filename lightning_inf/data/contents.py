@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,20 +33,34 @@ class Contents:
     """Hashes of samples.
 
     Attributes:
-        keys: By index, of those samples that were read.
+        index: The samples that were read, in the order of reading, shape ``(m,)``.
+        keys: Their hashes, unsigned 64-bit numbers, shape ``(m,)``: of ten million samples two get one by chance with a
+            probability of a few in a million.
         source: What was read; None where nothing could be compared.
         asked: How many samples were to be read.
         reason: Why not all of them were read.
     """
 
-    keys: dict[int, bytes]
+    index: np.ndarray
+    keys: np.ndarray
     source: Source | None
     asked: int
     reason: str | None = None
 
+    def __getitem__(self, index: int) -> int:
+        """Return the hash of a sample.
+
+        Raises:
+            KeyError: If it was not read.
+        """
+        place = np.flatnonzero(self.index == index)
+        if not len(place):
+            raise KeyError(index)
+        return int(self.keys[place[0]])
+
 
 #: A dataset, and which of its samples are asked.
-Asked = tuple[Dataset[Any], Sequence[int]]
+Asked = tuple[Dataset[Any], Sequence[int] | np.ndarray]
 
 
 def contents(*asked: Asked) -> list[Contents]:
@@ -66,8 +79,8 @@ def contents(*asked: Asked) -> list[Contents]:
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> data = TensorDataset(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), torch.tensor([0, 1, 1]))
-        >>> keys = contents((data, range(3)))[0].keys
-        >>> keys[0] == keys[2], keys[0] == keys[1]
+        >>> (found,) = contents((data, range(3)))
+        >>> found[0] == found[2], found[0] == found[1]
         (True, False)
     """
     sources = {best_source(dataset, indices) for dataset, indices in asked if len(indices)}
@@ -76,13 +89,13 @@ def contents(*asked: Asked) -> list[Contents]:
         return _files(asked)
     if source == "items" and any(isinstance(dataset, Repeatable) for dataset, _ in asked):
         why = "items are changed at random when they are fetched, so copies do not look alike"
-        return [Contents({}, None, len(indices), why) for _, indices in asked]
+        return [_contents([], [], None, len(indices), why) for _, indices in asked]
     read = _array if source == "arrays" else _item
     with isolate_rng(include_cuda=False):
         return [_timed(partial(read, dataset), indices, source) for dataset, indices in asked]
 
 
-def best_source(dataset: Any, indices: Sequence[int]) -> Source:
+def best_source(dataset: Any, indices: Sequence[int] | np.ndarray) -> Source:
     """Name what lies below the user's transforms: arrays in memory, files on disk, or nothing that can be told."""
     probed = [locate(dataset, int(index)) for index in (indices[0], indices[-1])]
     if all(_has_arrays(owner) for owner, _ in probed):
@@ -90,16 +103,22 @@ def best_source(dataset: Any, indices: Sequence[int]) -> Source:
     return "files" if all(_path(owner, position) is not None for owner, position in probed) else "items"
 
 
-def _timed(read: Callable[[int], bytes], indices: Sequence[int], source: Source) -> Contents:
+def _contents(
+    index: Sequence[int] | np.ndarray, keys: Sequence[int] | np.ndarray, source: Source | None, asked: int, reason: str | None = None
+) -> Contents:
+    return Contents(np.array(index, dtype=np.int64), np.array(keys, dtype=np.uint64), source, asked, reason)
+
+
+def _timed(read: Callable[[int], int], indices: Sequence[int] | np.ndarray, source: Source) -> Contents:
     """Read samples in order until the time is up."""
-    keys: dict[int, bytes] = {}
+    keys = np.empty(len(indices), dtype=np.uint64)
     started = time.perf_counter()
-    for index in indices:
+    for place, index in enumerate(indices):
         if time.perf_counter() - started > LIMIT:
-            why = f"only the first {len(keys):,} could be read in {LIMIT:.0f} s"
-            return Contents(keys, source, len(indices), why)
-        keys[int(index)] = read(int(index))
-    return Contents(keys, source, len(indices))
+            why = f"only the first {place:,} could be read in {LIMIT:.0f} s"
+            return _contents(indices[:place], keys[:place], source, len(indices), why)
+        keys[place] = read(int(index))
+    return _contents(indices, keys, source, len(indices))
 
 
 def _has_arrays(owner: Any) -> bool:
@@ -107,12 +126,12 @@ def _has_arrays(owner: Any) -> bool:
     return isinstance(data, _ARRAYS) and data.ndim > 1 and len(data) == len(owner)
 
 
-def _array(dataset: Any, index: int) -> bytes:
+def _array(dataset: Any, index: int) -> int:
     owner, position = locate(dataset, index)
     return _hashed(owner.data[position])
 
 
-def _item(dataset: Any, index: int) -> bytes:
+def _item(dataset: Any, index: int) -> int:
     return _hashed(inputs_of(dataset[index]))
 
 
@@ -138,10 +157,14 @@ def _single(value: Any) -> bool:
     return isinstance(value, Number) or (isinstance(value, _ARRAYS) and value.ndim == 0)
 
 
-def _hashed(value: Any) -> bytes:
-    sha = hashlib.blake2b(digest_size=16)
+def _hashed(value: Any) -> int:
+    sha = hashlib.blake2b(digest_size=8)
     hash_value(sha, value)
-    return sha.digest()
+    return _number(sha)
+
+
+def _number(sha: Any) -> int:
+    return int.from_bytes(sha.digest(), "little")
 
 
 def _path(owner: Any, position: int) -> str | None:
@@ -156,22 +179,26 @@ def _path(owner: Any, position: int) -> str | None:
 
 def _files(asked: Sequence[Asked]) -> list[Contents]:
     """Hash files; a size that no other file has is hash enough."""
-    paths = [{int(index): _path(*locate(dataset, int(index))) for index in indices} for dataset, indices in asked]
-    sizes = [{index: os.path.getsize(path) for index, path in side.items() if path} for side in paths]
-    seen = Counter(size for side in sizes for size in side.values())
+    paths = [[_path(*locate(dataset, int(index))) for index in indices] for dataset, indices in asked]
+    sizes = [np.array([os.path.getsize(path) if path else -1 for path in side], dtype=np.int64) for side in paths]
+    values, counts = np.unique(np.concatenate(sizes), return_counts=True)
     found = []
-    for side, own in zip(paths, sizes, strict=True):
-        alone = {index: b"size %d" % size for index, size in own.items() if seen[size] == 1}
-        shared = [index for index in own if index not in alone]
-        read = _timed(lambda index, side=side: _file(side[index]), shared, "files")  # type: ignore[misc]
-        reason = read.reason and f"{len(shared) - len(read.keys):,} files could not be read in {LIMIT:.0f} s"
-        found.append(Contents({**alone, **read.keys}, "files", len(side), reason))
+    for (_, indices), side, own in zip(asked, paths, sizes, strict=True):
+        index = np.array(indices, dtype=np.int64)
+        shared = np.isin(own, values[counts > 1]) & (own >= 0)
+        keys = own.astype(np.uint64)  # of no other file: its size is as good as a hash
+        read = _timed(partial(_file, side), np.flatnonzero(shared).tolist(), "files")
+        keys[read.index] = read.keys
+        known = (own >= 0) & ~shared
+        known[read.index] = True
+        reason = read.reason and f"{int((~known).sum()):,} files could not be read in {LIMIT:.0f} s"
+        found.append(Contents(index[known], keys[known], "files", len(index), reason))
     return found
 
 
-def _file(path: str | os.PathLike[str]) -> bytes:
-    sha = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as stream:
+def _file(paths: Sequence[str | None], place: int) -> int:
+    sha = hashlib.blake2b(digest_size=8)
+    with open(paths[place] or "", "rb") as stream:  # only those that are there are asked
         while block := stream.read(1 << 20):
             sha.update(block)
-    return sha.digest()
+    return _number(sha)

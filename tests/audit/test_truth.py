@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from lightning_inf.audit.ranks import rank
-from lightning_inf.audit.truth import against_truth
+from lightning_inf.audit.truth import against_truth, average_precision_interval, curve
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -53,3 +54,59 @@ def test_many_samples_do_not_become_ties() -> None:
     found = against_truth(known, {"x": np.arange(1, 100_001)})["methods"]["x"]
     expected = average_precision_score(known, -np.arange(100_000.0))
     assert found["average_precision"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_curve_against_scikit_learn(seed: int) -> None:
+    make = np.random.default_rng(seed)
+    known = make.random(150) < 0.2
+    ranks = rank(make.normal(size=150) - 1.5 * known, "lowest")
+    found = curve(known, ranks, points=1_000)
+    precision, recall, _ = precision_recall_curve(known, -ranks.astype(float))
+    # Scikit-learn has a point for every rank, by rising precision; ours are those at which an issue is found.
+    theirs = {round(float(r), 5): round(float(p), 5) for p, r in zip(precision[:-1], recall[:-1], strict=True)}
+    highest: dict[float, float] = {}
+    for p, r in zip(precision[:-1], recall[:-1], strict=True):
+        highest[round(float(r), 5)] = max(highest.get(round(float(r), 5), 0.0), round(float(p), 5))
+    assert len(found["k"]) == known.sum()
+    assert dict(zip(found["recall"], found["precision"], strict=True)) == {r: highest[r] for r in theirs if r > 0}
+
+
+def test_the_band_is_wilsons_of_scipy() -> None:
+    known = np.array([True, False, True, True, False, False, True])
+    found = curve(known, np.arange(1, 8))
+    for k, recall, low, high in zip(found["k"], found["recall"], found["low"], found["high"], strict=True):
+        expected = binomtest(round(recall * 4), k).proportion_ci(method="wilson")
+        assert (low, high) == (pytest.approx(expected.low, abs=1e-5), pytest.approx(expected.high, abs=1e-5))
+
+
+def test_a_long_curve_is_cut_and_keeps_its_ends() -> None:
+    known = np.random.default_rng(0).random(5_000) < 0.3
+    found = curve(known, np.arange(1, 5_001), points=100)
+    assert len(found["k"]) == 100
+    assert found["k"][0] == np.flatnonzero(known)[0] + 1
+    assert found["recall"][-1] == 1.0
+
+
+def test_the_interval_is_that_of_weighted_average_precision() -> None:
+    """The same draws, judged by scikit-learn, where the two unranked samples are tied."""
+    make = np.random.default_rng(5)
+    known = make.random(80) < 0.3
+    ranks = rank(make.normal(size=80) - known, "lowest")
+    ranks[ranks > 78] = 0
+    score = np.where(ranks > 0, -ranks, -1_000).astype(float)
+    order = np.argsort(-score, kind="stable")
+    draws = np.random.default_rng(0)
+    values = []
+    for _ in range(50):
+        weights = np.bincount(draws.integers(0, 80, 80), minlength=80)
+        values.append(average_precision_score(known[order], score[order], sample_weight=weights))
+    low, high = average_precision_interval(known, ranks, resamples=50)
+    assert [low, high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-5)
+
+
+def test_without_issues_or_with_nothing_else_there_is_no_interval() -> None:
+    assert average_precision_interval(np.zeros(4, bool), np.arange(1, 5)) is None
+    assert average_precision_interval(np.ones(4, bool), np.arange(1, 5)) is None
+    assert curve(np.zeros(4, bool), np.arange(1, 5))["k"] == []
+    assert against_truth(np.zeros(0, bool), {"x": np.zeros(0, int)})["methods"]["x"]["interval"] is None
