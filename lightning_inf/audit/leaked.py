@@ -73,7 +73,7 @@ def leaked(
     for other, key in held:
         holders.setdefault(key, []).append(other)
     reference = np.full(samples, -1, dtype=np.int64)
-    pairs = []
+    pairs: list[tuple[int, int, bool | None]] = []
     for one, key in sorted(zip(index[common].tolist(), keys[common].tolist(), strict=True)):
         reference[one] = holders[key][0]
         pairs.extend((one, other, _same(one, other, labels, reference_labels)) for other in holders[key])

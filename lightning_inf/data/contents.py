@@ -104,7 +104,11 @@ def best_source(dataset: Any, indices: Sequence[int] | np.ndarray) -> Source:
 
 
 def _contents(
-    index: Sequence[int] | np.ndarray, keys: Sequence[int] | np.ndarray, source: Source | None, asked: int, reason: str | None = None
+    index: Sequence[int] | np.ndarray,
+    keys: Sequence[int] | np.ndarray,
+    source: Source | None,
+    asked: int,
+    reason: str | None = None,
 ) -> Contents:
     return Contents(np.array(index, dtype=np.int64), np.array(keys, dtype=np.uint64), source, asked, reason)
 
