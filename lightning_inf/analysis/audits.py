@@ -13,7 +13,7 @@ from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.audit import duplicates, leaked, memorized
-from lightning_inf.audit.shown import shown
+from lightning_inf.audit.agreement import disagreement
 from lightning_inf.data.contents import contents
 from lightning_inf.methods.collect import Scores
 from lightning_inf.methods.method import Method
@@ -21,10 +21,8 @@ from lightning_inf.methods.tracin import TracIn
 
 #: The most references that are compared with the training samples.
 REFERENCES = 10_000
-#: How many pairs and groups of copies the report shows.
+#: How many pairs, groups and samples a section of the page shows.
 SHOWN = 24
-#: Training samples at each end of a reference that it shows.
-EACH_WAY = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Audit:
 
     Attributes:
         effort: The column that memorisation was told by, None where the run has none.
+        effort_rank: Its column of ranks.
         memorized: What it told.
         duplicates: Copies within the training set.
         leaks: Copies of references.
@@ -41,6 +40,7 @@ class Audit:
     """
 
     effort: str | None
+    effort_rank: str
     memorized: memorized.Memorized | None
     duplicates: duplicates.Duplicates
     leaks: leaked.Leaks
@@ -81,19 +81,34 @@ class Audit:
             _issue("duplicate", copies.count if copies.source else None, copies.checked, duplicates.RULE),
         ]
 
-    def shown(self, ranks: Mapping[str, np.ndarray], scores: Scores) -> list[int]:
-        """Choose the training samples that the report shows: in copies, at the ends of references, suspicious.
+    def sections(
+        self, ranks: Mapping[str, np.ndarray], shown: Sequence[str] | None, is_issue: np.ndarray | None
+    ) -> list[int]:
+        """List the training samples that sections of the page show whatever their rank by label score.
 
         Args:
-            ranks: By column; the ranking by label score counts most.
-            scores: What the methods say.
+            ranks: By column.
+            shown: The columns of ranks that are compared.
+            is_issue: Which labels are issues, None where that is not known.
         """
         group = self.duplicates.group
         copies = np.flatnonzero((group >= 0) & (group < SHOWN)).tolist()
         leaks = [index for index, _, _ in self.leaks.pairs[:SHOWN]]
-        ends = [i for both in scores.ends.values() for i, _ in (*both.helps[:EACH_WAY], *both.hurts[:EACH_WAY])]
-        ordered = {name: ranks[name] for name in sorted(ranks, key=lambda name: name != "label_rank")}
-        return shown(ordered, [*leaks, *copies, *dict.fromkeys(ends)])
+        suspects = [pair["train_index"] for pair in (self.suspected or ())[:SHOWN]]
+        found = [*leaks, *suspects, *copies]
+        if self.effort_rank in ranks:
+            rank = ranks[self.effort_rank]
+            rare, wrong = memorized.ends(rank, np.zeros(len(rank), bool) if is_issue is None else is_issue, SHOWN)
+            found += [*rare, *wrong]
+        if shown and all(name in ranks for name in shown):
+            for first, second in (shown, shown[::-1]):
+                found += disagreement(np.asarray(ranks[first]), np.asarray(ranks[second]), SHOWN)
+        return list(dict.fromkeys(found))
+
+    @property
+    def references(self) -> list[int]:
+        """The references that the section about leaks shows."""
+        return list(dict.fromkeys(reference for _, reference, _ in self.leaks.pairs[:SHOWN]))
 
     def entries(self, is_issue: np.ndarray | None) -> dict[str, Any]:
         """Give what the summary says beside the counts.
@@ -157,6 +172,7 @@ def audit(
     method = next((m for m in settings.methods if m.kind == "self" and m.score_column in scores.columns), None)
     return Audit(
         method.score_column if method else None,
+        method.rank_column if method else "",
         _by_heart(method, scores.columns),
         copies,
         leaks,

@@ -25,6 +25,7 @@ def write_exhibit(
     ranks: Mapping[str, np.ndarray],
     ends: Mapping[tuple[str, int], Ends],
     sections: Iterable[int] = (),
+    copied: Iterable[int] = (),
 ) -> None:
     """Write ``examples/`` of the run directory.
 
@@ -36,6 +37,7 @@ def write_exhibit(
         ranks: By column.
         ends: The strongest samples by method and reference.
         sections: Training samples that a section shows whatever their rank.
+        copied: References that are shown because of a copy.
     """
     from lightning_inf.report.sprites import write_examples  # Pillow only where pictures are made
 
@@ -52,7 +54,7 @@ def write_exhibit(
     write_examples(
         directory,
         worth_showing(ranks, [*sections, *strongest]),
-        references,
+        list(dict.fromkeys([*references, *copied])),
         show,
         show_reference,
         lambda: list(dict.fromkeys([*show.notes, *show_reference.notes])),

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.account import Account
-from lightning_inf.analysis.audits import audit
+from lightning_inf.analysis.audits import Audit, audit
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.exhibit import write_exhibit
 from lightning_inf.analysis.planted import describe_planted
@@ -22,6 +22,7 @@ from lightning_inf.audit.agreement import agreement, most_different
 from lightning_inf.audit.mislabeled import LabelIssues, complete_label_score, label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
+from lightning_inf.audit.shown import worth_showing
 from lightning_inf.audit.truth import against_truth
 from lightning_inf.data.identity import class_names, known_indices, namer, sample_id
 from lightning_inf.files import describe, write_json
@@ -71,7 +72,9 @@ def write_findings(
     tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, flags)
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     tables.write_references(directory / "references.parquet", account.held_out, reference_name_of, names)
-    curves.write_curves(directory / curves.FILE, account.curves, found.shown(ranks, scores))
+    compared = _agreement(settings, scores, ranks, issues)
+    shown = _sections(settings, found, ranks, compared, issues)
+    curves.write_curves(directory / curves.FILE, account.curves, worth_showing(ranks, shown))
     content = {
         "schema_version": schema.SCHEMA_VERSION,
         "verdict": summary.verdict(issues, len(scores.scored), samples),
@@ -104,7 +107,7 @@ def write_findings(
         "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
         **found.entries(issues.is_issue if issues else None),
         "known_issues": _truth(settings, known, scores, ranks),
-        "agreement": _agreement(settings, scores, ranks, issues),
+        "agreement": compared,
         "calibration": describe_planted(settings.calibration, account.planted),
         "non_finite": non_finite(_scored_columns(settings, columns), scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored), settings),
@@ -112,7 +115,7 @@ def write_findings(
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
     write_json(directory / "summary.json", content)
-    write_exhibit(trainer, module, subject, directory, ranks, scores.ends)
+    write_exhibit(trainer, module, subject, directory, ranks, scores.ends, shown, found.references)
     html.render(directory)
     return content
 
@@ -241,6 +244,19 @@ def _agreement(
     found = agreement(suspicion, by_score, issues.count if issues else 0)
     chosen = most_different({m.score_column: m.kind for m in present}, found["pairs"])
     return {**found, "shown": list(chosen) if chosen else None}
+
+
+def _sections(
+    settings: Settings,
+    found: Audit,
+    ranks: Mapping[str, np.ndarray],
+    compared: Mapping[str, Any],
+    issues: LabelIssues | None,
+) -> list[int]:
+    """List the training samples that sections of the page show whatever their rank."""
+    column_of = {method.score_column: method.rank_column for method in settings.methods}
+    shown = [column_of[name] for name in compared["shown"]] if compared["shown"] else None
+    return found.sections(ranks, shown, issues.is_issue if issues else None)
 
 
 def _left_out(extent: Extent, samples: int, scored: int, settings: Settings) -> list[str]:
