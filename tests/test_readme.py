@@ -21,6 +21,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_inf import InfluenceCallback
 from lightning_inf.cli import main
+from lightning_inf.data.content_fingerprint import content_fingerprint
+from lightning_inf.data.decisions import Decision, write_decisions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,9 +148,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
             patch.setenv(name, "0")  # noted, so that what `seed_everything` sets is taken back
         exec(OLD_RUN, {})
+        review(directory)
         run_blocks("README.md", {"__name__": "readme"})
         yield directory
     sys.modules.pop("my_project", None)
+
+
+def review(directory: Path) -> None:
+    """Decide about some samples of the reader's project, as its report exports it."""
+    namespace: dict[str, Any] = {}
+    exec("from my_project import MyData\ndata = MyData()\ndata.setup('fit')", namespace)
+    train = namespace["data"].train
+    rows = [Decision(3, "3", None, "drop"), Decision(4, "4", int(train[4][1]), "keep")]
+    write_decisions(directory / "decisions.csv", rows, content_fingerprint(train))
 
 
 def test_readme_blocks_leave_reports(project: Path) -> None:
@@ -156,7 +168,7 @@ def test_readme_blocks_leave_reports(project: Path) -> None:
     reported = sorted(str(run.relative_to(project)) for run in runs if (run / "report.html").is_file())
     # The Trainers, the two commands that fit; and the three analyses of the old run.
     fits = [run for run in reported if run.startswith("lightning_logs")]
-    assert len(fits) == 5
+    assert len(fits) == 6
     assert [run for run in reported if run not in fits] == ["old_run/again", "old_run/influence", "old_run/third"]
 
 

@@ -54,6 +54,7 @@ def write_findings(
     from lightning_inf.report import (  # pyarrow and jinja2 only where a report is written
         curves,
         html,
+        markdown,
         schema,
         summary,
         tables,
@@ -117,6 +118,7 @@ def write_findings(
     write_json(directory / "summary.json", content)
     write_exhibit(trainer, module, subject, directory, ranks, scores.ends, shown, found.references)
     html.render(directory)
+    markdown.render(directory)
     return content
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import Dataset, IterableDataset
 
-from lightning_inf.data.content_fingerprint import content_fingerprint, differences
+from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.corrected import Corrected
 from lightning_inf.data.decisions import Decisions, read_decisions
+from lightning_inf.data.differences import differences
 from lightning_inf.data.identity import locate
 from lightning_inf.data.relabelled import listed, second
 

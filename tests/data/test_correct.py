@@ -16,8 +16,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torchvision.datasets import ImageFolder
 
 from lightning_inf import apply_decisions
-from lightning_inf.data.content_fingerprint import content_fingerprint, differences
+from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.decisions import Decision, write_decisions
+from lightning_inf.data.differences import differences
 from lightning_inf.data.identity import class_names, fingerprint, known_indices, sample_id
 from lightning_inf.data.relabelled import Relabelled, listed, second
 from lightning_inf.data.repeatable import Repeatable

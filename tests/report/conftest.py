@@ -143,6 +143,7 @@ def summary_of(columns: dict[str, list[Any]], names: list[str] | None, known: in
             {
                 "issue_type": "label",
                 "num_issues": issues if names else None,
+                "interval": None,
                 "threshold": 0.5,
                 "threshold_rule": "label_score < 0.5",
                 "score": 0.7 if names else None,

@@ -8,8 +8,16 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+import lightning_inf
 from lightning_inf.callback import InfluenceCallback
 from lightning_inf.trainer import InfluenceTrainer
+
+#: What ``--help`` says of the commands that need no model.
+EPILOG = (
+    "Two more commands read the directory of a finished run and need no model: `lightning-inf report RUN_DIR` builds"
+    " report.html again, `lightning-inf gate RUN_DIR --max-suspects 2%` gives a verdict as an exit code. Each has its own"
+    " --help."
+)
 
 
 class InfluenceCLI(LightningCLI):
@@ -50,8 +58,8 @@ class InfluenceCLI(LightningCLI):
             )
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run ``lightning-inf``.
+def run(args: list[str] | None) -> None:
+    """Run LightningCLI.
 
     Args:
         args: Arguments in place of the command line's.
@@ -59,8 +67,6 @@ def main(args: list[str] | None = None) -> None:
     # A console script has its own folder first on the path, but class_path names classes of the user's project.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    InfluenceCLI(args=args)
-
-
-if __name__ == "__main__":
-    main()
+    for name in lightning_inf.__all__:  # LightningCLI lists the methods that are imported
+        getattr(lightning_inf, name)
+    InfluenceCLI(args=args, parser_kwargs={"epilog": EPILOG})
