@@ -27,14 +27,11 @@ _IMAGES = ("image", "img", "pixel_values", "pixels", "picture")
 _TEXTS = ("text", "sentence", "content")
 
 STRETCHED = (
-    "Pixels of the training items are normalised, so each picture is stretched from its own smallest to its own largest "
-    "value: brightness and colours may differ from the original. The hook influence_example(index) on the datamodule or "
-    "the module gives the original instead."
+    "the pixels are normalised, so each picture is stretched from its own smallest to its own largest value; brightness and "
+    "colours may differ from the original, which the hook {hook}(index) can give"
 )
-AUGMENTED = (
-    "Pictures are random views of the samples, as augmentation made them; influence_example(index) gives the original."
-)
-CHANNELS = "Pictures with more than three channels show the first three, those with two the first."
+AUGMENTED = "pictures are random views, as augmentation made them; the hook {hook}(index) can give the original"
+CHANNELS = "pictures with four channels show the first three, those with two the first"
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,13 @@ class Examples:
     @property
     def notes(self) -> list[str]:
         """What the reader of the report should know, after all samples were asked."""
+        side = "References" if self.name == _HOOKS["reference"] else "Training samples"
+        said = [f"{side}: {note.format(hook=self.name)}." for note in self.seen]
         if not self.failed:
-            return list(self.seen)
+            return said
         who = f"{self.name}(index)" if self.hook is not None else "the dataset"
-        return [
-            *self.seen,
-            f"{self.failed:,} of {self.asked:,} samples can't be shown: {who} raised, {self.first_failure}",
-        ]
+        what = f"{self.failed:,} of {self.asked:,} can't be shown: {who} raised"
+        return [*said, f"{side}: {what}, {self.first_failure}"]
 
 
 def examples(

@@ -66,6 +66,10 @@ class Examples:
             "small": max(width, height) < SMALL,
         }
 
+    def indices(self, side: Side = "train") -> list[str]:
+        """List the samples that there is something of."""
+        return list(self._samples(side))
+
     @property
     def kinds(self) -> set[str]:
         """Which kinds of examples there are of training samples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def render(directory: str | Path) -> Path:
     """
     run = Run(directory)
     contexts = [(module, module.context(run)) for module in SECTIONS]
-    style, script = _joined("*.css"), _script()
+    style, script = _style(), _script()
     page = (
         environment()
         .get_template("page.html.jinja")
@@ -69,11 +70,17 @@ def _section(module: Any, context: dict[str, Any]) -> dict[str, Any]:
 
 def _script() -> str:
     """One script in a scope of its own; files in the order of their names see what earlier ones define."""
-    return f'(() => {{\n"use strict";\n{_joined("*.js")}}})();\n'
+    return '(() => {\n"use strict";\n' + _joined("*.js", r"//.*|/\*\*.*\*/") + "})();\n"
 
 
-def _joined(pattern: str) -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in sorted(PAGE.glob(pattern)))
+def _style() -> str:
+    return _joined("*.css", r"/\*.*\*/")
+
+
+def _joined(pattern: str, comment: str) -> str:
+    """Join files in the order of their names, without indentation and lines of comment: bytes that nobody reads there."""
+    lines = (line.strip() for path in sorted(PAGE.glob(pattern)) for line in path.read_text("utf-8").splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not re.fullmatch(comment, line))
 
 
 def _hash(text: str) -> str:

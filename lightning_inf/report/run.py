@@ -97,6 +97,17 @@ class Run:
         """Pictures, texts and small tables of the samples that sections show."""
         return Examples.read(self.directory)
 
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Names by label, as ``scores.parquet`` has them; with those of classes without samples where they are known."""
+        names = dict(enumerate(self.summary["dataset"]["class_names"] or ()))
+        for label, name in (("label", "label_name"), ("suggested_label", "suggested_label_name")):
+            if label in self.names and name in self.names:
+                pairs = pq.read_table(self.scores, columns=[label, name]).group_by([label, name]).aggregate([])
+                found = zip(pairs[label].to_pylist(), pairs[name].to_pylist(), strict=True)
+                names |= {key: str(text) for key, text in found if key is not None}
+        return dict(sorted(names.items()))
+
     @property
     def label_issue(self) -> dict[str, Any] | None:
         """The entry of ``summary.json`` that counts label issues."""

@@ -125,6 +125,14 @@ def test_items_lose_their_target_and_vectors_get_their_names() -> None:
     assert found([torch.tensor([1.0, 2.0])])(0).rows[0] == ("height", "1")
 
 
+def test_the_note_says_of_whom_and_names_the_hook() -> None:
+    show = found([torch.tensor([[-1.0, 1.0], [0.0, 0.5]])], "reference")
+    assert show(0).note == STRETCHED
+    (note,) = show.notes
+    assert note.startswith("References: the pixels are normalised")
+    assert "reference_example(index)" in note
+
+
 def test_what_raises_is_reported_and_not_fatal() -> None:
     def hook(index: int) -> str:
         if index % 2:
@@ -134,7 +142,7 @@ def test_what_raises_is_reported_and_not_fatal() -> None:
     show = found([0] * 4, module=SimpleNamespace(influence_example=hook))
     assert [show(i).kind for i in range(4)] == ["text", "none", "text", "none"]
     assert show.notes == [
-        "2 of 4 samples can't be shown: influence_example(index) raised, index 1, KeyError: 'no file <b>'"
+        "Training samples: 2 of 4 can't be shown: influence_example(index) raised, index 1, KeyError: 'no file <b>'"
     ]
     broken = found([OSError("truncated")])
     assert broken(0).kind == "none"

@@ -4,18 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from lightning_inf.report.drawing.histogram import histogram
+from lightning_inf.report.payload import first_k, payload
 from lightning_inf.report.reasons import why_default
-from lightning_inf.report.run import Run
-from lightning_inf.report.sections.ranking import LABEL, LIST_LENGTH, ranked_list
+from lightning_inf.report.run import SAMPLE, SUGGESTION, Run
+from lightning_inf.report.sections.ranking import LABEL, ranked_list
 
 TITLE = "Likely mislabelled"
+#: A page of the gallery, as in the page's script.
+PAGE = 60
 
 
 def context(run: Run) -> dict[str, Any]:
-    """Give the default list."""
+    """Give the histogram, the first page of the gallery, and the packed columns for the others."""
+    rank = next((rank for rank in run.rankings if run.ranked(rank, ["index"], 1)), None)
+    rows = run.ranked(rank, [*SAMPLE, *SUGGESTION, *run.rankings], PAGE) if rank else run.rows(range(PAGE))
+    k = first_k(run)
     return {
-        "list": ranked_list(run, LABEL),
+        "default": ranked_list(run, LABEL, limit=1),
         "label_issue": run.label_issue,
         "reason": why_default(run.summary),
-        "length": LIST_LENGTH,
+        "histogram": _histogram(run),
+        "by": run.rankings.get(rank or "", "index"),
+        "cards": [
+            {"row": row, "chips": _chips(run, row, k), "example": run.examples.of(row["index"], "large")}
+            for row in rows
+        ],
+        "k": k,
+        "data": payload(run),
+        "notes": run.examples.notes,
+        "pictures": "image" in run.examples.kinds,
     }
+
+
+def _chips(run: Run, row: dict[str, Any], k: int) -> list[tuple[str, int | None, bool]]:
+    """Give the sample's rank by every ranking, and whether that flags it."""
+    chips = []
+    for rank, name in run.rankings.items():
+        place = row.get(rank)
+        flagged = bool(row["is_label_issue"]) if rank == "label_rank" else place is not None and place <= k
+        chips.append((name, place, flagged))
+    return chips
+
+
+def _histogram(run: Run) -> Any:
+    scores = run.column("label_score")
+    if scores is None or not np.isfinite(scores).any():
+        return None
+    threshold = (run.label_issue or {}).get("threshold")
+    return histogram(
+        "score-histogram", scores, "Scores of all labels", "label_score", threshold, "below the threshold", (0.0, 1.0)
+    )
