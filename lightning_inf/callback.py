@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,32 +9,26 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_inf.analysis.preflight import check_optimizer_state, check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
 from lightning_inf.analysis.settings import Settings, default_methods
+from lightning_inf.analysis.together import check_directory, error_file, report_failure, together
 from lightning_inf.checkpoints.averaging import averaged_weights, check_averaging
 from lightning_inf.checkpoints.capture import MANIFEST, Captures
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.find import epoch_seconds, files, find, run_directory
 from lightning_inf.data.chunks import CHUNK
 from lightning_inf.data.identity import fingerprint
-from lightning_inf.data.relabelled import Calibration
-from lightning_inf.files import read_json, write_json
+from lightning_inf.fitting import CHECKPOINTS, Fitting, Left
 from lightning_inf.methods.method import Method
-from lightning_inf.mixin import ENTRY
 from lightning_inf.recording.planting import Planting
-from lightning_inf.recording.recorded import load
 from lightning_inf.recording.recorder import Recorder
 from lightning_inf.sweep.evaluate import Backend
-
-_CHECKPOINTS = "checkpoints"
-_RECORDING = "recording"
-_DATASET = "dataset.json"
-_CALIBRATION = "calibration.json"
+from lightning_inf.sweep.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -156,19 +148,20 @@ class InfluenceCallback(Callback):
                 "calibration_flips=: expected a share of the training samples above 0 and at most 0.1, found"
                 f" {calibration_flips}. It is label noise that you add; 0.01 is enough."
             )
-        self.planting = Planting(calibration_flips, seed) if calibration_flips is not None else None
+        self.fitting = Fitting(
+            Captures(keep_checkpoints, optimizer_state),
+            Recorder() if record else None,
+            Planting(calibration_flips, seed) if calibration_flips is not None else None,
+            strict=on_error == "raise",
+        )
         self.checkpoints = checkpoints
         self.dirpath = dirpath
         self.weights = weights
         self.on_error = on_error
-        self.captures = Captures(keep_checkpoints, optimizer_state)
-        self.recorder = Recorder() if record else None
         self.directory: Path | None = None
         #: Set by :func:`lightning_inf.influence`: analyse in place of training.
         self.request: Request | None = None
         self._averaged_before = False
-        self._epoch_started: float | None = None
-        self._epochs: list[float] = []
 
     @property
     def state_key(self) -> str:
@@ -181,36 +174,35 @@ class InfluenceCallback(Callback):
             return
         check_strategy(trainer)
         if self.request is None and self.checkpoints is None:  # earlier checkpoints speak for themselves
-            check_optimizer_state(self.settings, self.captures.optimizer_state)
+            check_optimizer_state(self.settings, self.fitting.captures.optimizer_state)
         if self.checkpoints is not None:
             files(self.checkpoints)  # raises before training where there are none
         # On all ranks: `log_dir` broadcasts.
         default = Path(trainer.log_dir or trainer.default_root_dir) / "influence"
         self.directory = Path(self.dirpath or self._earlier_run() or default).resolve()
         self._averaged_before = check_averaging(trainer, self, self.weights)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            check_directory(trainer, self.directory)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; or analyse now, where ``influence`` was called in place of ``fit``."""
         assert self.directory is not None
         if self.request is None:
-            if self.recorder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self.recorder.directory = self.directory / _RECORDING
-                self.recorder.attach(trainer, pl_module)
-            if self.planting is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self.planting.attach(trainer, pl_module)
+            self.fitting.attach(trainer, pl_module, self.directory)
             return
         trainer.fit_loop.setup_data()
         path = self.request.ckpt_path
         home = (run_directory(path) if path is not None else None) or self.directory
         where: Any = self.checkpoints
-        if where is None and (home / _CHECKPOINTS / MANIFEST).is_file():
-            where = home / _CHECKPOINTS
-        if where is None:
-            where = [path] if path is not None else self._capture_as_it_is(trainer, pl_module)
-        self.analyze(trainer, pl_module, where, self.request.ckpt_path)
-        self._error_file(trainer).unlink(missing_ok=True)  # of an earlier try
+        if where is None and (home / CHECKPOINTS / MANIFEST).is_file():
+            where = home / CHECKPOINTS
+        if where is None and path is not None:
+            where = [path]
+        with together(trainer, self.directory) as ranks:
+            self.analyze(trainer, pl_module, ranks, where or self._capture_as_it_is(trainer, pl_module, ranks), path)
+        error_file(trainer, self.directory).unlink(missing_ok=True)  # of an earlier try
 
-    def _capture_as_it_is(self, trainer: Trainer, module: LightningModule) -> Path:
+    def _capture_as_it_is(self, trainer: Trainer, module: LightningModule, ranks: Ranks) -> Path:
         """Save the module's own weights, where an analysis has no checkpoint to go by.
 
         With one checkpoint the learning rate is a constant factor: the optimiser's first one will do.
@@ -218,13 +210,13 @@ class InfluenceCallback(Callback):
         assert self.directory is not None
         with examined(trainer, module, self.settings):
             pass  # nothing is written for what can't be analysed
+        captures = self.fitting.captures
         for optimizer in trainer.optimizers:
-            self.captures.rates.observe(optimizer)
-        captured = self.directory / _CHECKPOINTS
-        self.captures.start(captured, write=trainer.is_global_zero)
-        self.captures.end(trainer, module)
-        trainer.strategy.barrier("influence-captures")
-        return captured
+            captures.rates.observe(optimizer)
+        captures.start(self.directory / CHECKPOINTS, write=trainer.is_global_zero)
+        captures.end(trainer, module)
+        ranks.after_first("captured")
+        return self.directory / CHECKPOINTS
 
     def _earlier_run(self) -> Path | None:
         """Find the run directory of the checkpoints that are to be analysed in place of training."""
@@ -235,100 +227,79 @@ class InfluenceCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prove that the analysis will be possible, before the first batch."""
-        calibration = None if self.planting is None else self.planting.calibration
-        with examined(trainer, pl_module, replace(self.settings, calibration=calibration)) as subject:
+        settings = replace(self.settings, calibration=self.fitting.calibration)
+        with examined(trainer, pl_module, settings) as subject:
             dataset = fingerprint(subject.train.dataset)
             if self.checkpoints is not None:
                 found = find(self.checkpoints, self.settings.trusted_globals)
                 complete(found, subject.model.module, self.settings)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             assert self.directory is not None
-            if self.recorder is not None and trainer.is_global_zero:
-                write_json(self.directory / _RECORDING / _DATASET, {"fingerprint": dataset})
-            if trainer.is_global_zero:
-                self._write_calibration(calibration)
-            self.captures.start(self.directory / _CHECKPOINTS, write=trainer.is_global_zero)
+            self.fitting.begin(trainer, self.directory, dataset)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Note the learning rates in force."""
-        self.captures.rates.observe(optimizer)
+        self.fitting.captures.rates.observe(optimizer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tell the recorder that a batch begins."""
-        if self.recorder is not None:
-            self.recorder.batch_start()
+        self.fitting.batch_start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Tell the recorder that it has ended."""
-        if self.recorder is not None:
-            self.recorder.batch_end(trainer)
+        self.fitting.batch_end(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the epoch, which the budget counts in."""
-        self._epoch_started = time.perf_counter()
+        """Start the clock of the epoch."""
+        self.fitting.epoch_start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch's recording, and capture a checkpoint if the epoch is one to keep."""
-        if self.recorder is not None:
-            self.recorder.epoch_end(trainer)
-        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        if self._epoch_started is not None:
-            self._epochs.append(time.perf_counter() - self._epoch_started)
-            self.captures.epoch_seconds = sorted(self._epochs)[len(self._epochs) // 2]
-        self.captures.epoch_end(trainer, pl_module)
+        self.fitting.epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Capture the last state and run the analysis."""
-        if self.recorder is not None:
-            self.recorder.finish(trainer)
-        self._let_go()
-        if trainer.fast_dev_run or self.captures.directory is None:  # type: ignore[attr-defined]
+        """Capture the last state and run the analysis; whatever happens there, the fitted model stays."""
+        self.fitting.finish(trainer)
+        captures = self.fitting.captures
+        if trainer.fast_dev_run or captures.directory is None:  # type: ignore[attr-defined]
             return
-        state = averaged_weights(trainer, self) if self.weights == "averaged" else None
-        self.captures.end(trainer, pl_module, state, self._averaged_before)
-        trainer.strategy.barrier("influence-captures")
+        assert self.directory is not None
         try:
-            self.analyze(trainer, pl_module, self.checkpoints or self.captures.directory)
-            self._error_file(trainer).unlink(missing_ok=True)  # of an earlier try
-        except Exception as error:
+            with together(trainer, self.directory) as ranks:
+                state = averaged_weights(trainer, self) if self.weights == "averaged" else None
+                captures.end(trainer, pl_module, state, self._averaged_before)
+                ranks.after_first("captured")
+                self.analyze(trainer, pl_module, ranks, self.checkpoints or captures.directory)
+            error_file(trainer, self.directory).unlink(missing_ok=True)  # of an earlier try
+        except (Exception, KeyboardInterrupt, SIGTERMException) as error:
             if self.on_error == "raise":
                 raise
-            self._report_error(trainer, error)
+            report_failure(trainer, self.directory, error)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put everything back that recording had wrapped; ``on_train_end`` may not have come."""
-        self._let_go()
+        self.fitting.let_go()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put everything back that recording had wrapped."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Take off what was put on the Trainer, in the reverse order."""
-        if self.planting is not None:
-            self.planting.detach()
-        if self.recorder is not None:
-            self.recorder.detach()
-
-    def _write_calibration(self, calibration: Calibration | None) -> None:
-        """Write down what was planted, for later analyses of the run."""
-        assert self.directory is not None
-        if calibration is None:
-            (self.directory / _CALIBRATION).unlink(missing_ok=True)  # of an earlier run in this directory
-        else:
-            write_json(self.directory / _CALIBRATION, calibration.state())
+        self.fitting.let_go()
 
     def analyze(
-        self, trainer: Trainer, module: LightningModule, where: str | Path | Sequence[str], final: Path | None = None
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        ranks: Ranks,
+        where: str | Path | Sequence[str | Path],
+        final: Path | None = None,
     ) -> dict[str, Any]:
         """Analyse the checkpoints found somewhere.
 
         Args:
             trainer: A Trainer inside ``fit``.
             module: The bare module.
+            ranks: The processes of the analysis.
             where: A directory, glob or list of files.
             final: The checkpoint whose weights are analysed, if not the last of them.
 
@@ -341,46 +312,24 @@ class InfluenceCallback(Callback):
         if final is not None:
             chosen = Checkpoint.read(final, trusted)
             found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
-        seconds = self.captures.epoch_seconds or epoch_seconds(where)
-        recorded, on = None, None
+        seconds = self.fitting.captures.epoch_seconds or epoch_seconds(where)
         # Of the run that the checkpoints belong to, which may be another than the one that is written to.
         earlier = run_directory(where) if isinstance(where, (str, Path)) else run_directory(final) if final else None
-        home = earlier or self.directory
-        recording, planted = home / _RECORDING, home / _CALIBRATION
-        calibration = Calibration.of(read_json(planted)) if planted.is_file() else None
-        settings = replace(self.settings, calibration=calibration)
-        if (recording / _DATASET).is_file():
-            recorded, on = load(recording), read_json(recording / _DATASET)["fingerprint"]
+        left = Left.read(earlier or self.directory)
+        settings = replace(self.settings, calibration=left.calibration)
         weights = "averaged" if self._averaged_before else self.weights
-        return analyze(trainer, module, settings, self.directory, found, weights, seconds, recorded, on)
+        return analyze(
+            trainer, module, settings, self.directory, ranks, found, weights, seconds, left.recorded, left.dataset
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Captures so far, for resuming."""
-        recording = None if self.recorder is None else self.recorder.state_dict()
-        return {"captures": self.captures.state_dict(), "epochs": list(self._epochs), "recording": recording}
+        return self.fitting.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint left off."""
-        self.captures.load_state_dict(state_dict["captures"])
-        self._epochs = list(state_dict["epochs"])
-        if self.recorder is not None and state_dict["recording"] is not None:
-            self.recorder.load_state_dict(state_dict["recording"])
+        self.fitting.load_state_dict(state_dict)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Sign a full checkpoint with step, epoch and the learning rates in force."""
-        if ENTRY not in checkpoint and self.captures.rates.by_name(pl_module):
-            checkpoint[ENTRY] = self.captures.entry(trainer, pl_module, trainer.current_epoch)
-
-    def _error_file(self, trainer: Trainer) -> Path:
-        assert self.directory is not None
-        return self.directory / f"error-rank{trainer.global_rank}.txt"
-
-    def _report_error(self, trainer: Trainer, error: Exception) -> None:
-        """Keep the fitted model; leave the traceback in the run directory."""
-        path = self._error_file(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        rank_zero_warn(
-            f"The influence analysis failed; the fitted model is not affected. {type(error).__name__}: {error}\n"
-            f"The traceback is in {path}. `lightning-inf influence` can finish the analysis from the captured checkpoints."
-        )
+        self.fitting.sign(trainer, pl_module, checkpoint)

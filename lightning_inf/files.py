@@ -6,9 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -54,6 +59,75 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file written by :func:`write_json`."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+class Damaged(ValueError):
+    """A file whose contents are not those that were written."""
+
+
+def write_sealed(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """Write a mapping as JSON with a checksum of itself, for what numbers depend on.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.json"
+        >>> write_sealed(target, {"steps": 5})
+        >>> read_sealed(target)
+        {'steps': 5}
+        >>> _ = target.write_text(target.read_text().replace("5", "7"))
+        >>> read_sealed(target)
+        Traceback (most recent call last):
+        lightning_inf.files.Damaged: ...a.json is damaged, or was edited: its checksum is of other contents.
+    """
+    write_json(path, {**value, _SEAL: _checksum(value)})
+
+
+def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file written by :func:`write_sealed`.
+
+    Raises:
+        Damaged: If it is no JSON, or its checksum is of other contents.
+    """
+    try:
+        value = read_json(path)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise Damaged(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict) or value.pop(_SEAL, None) != _checksum(value):
+        raise Damaged(f"{path} is damaged, or was edited: its checksum is of other contents.")
+    return value
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read all arrays of an ``.npz`` file, whose members have checksums.
+
+    Raises:
+        Damaged: If the file is truncated, or a bit of it is not what it was.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        struct.error,
+    ) as error:
+        # RuntimeError and its NotImplementedError: a flipped bit says that a member is encrypted, or compressed by magic
+        raise Damaged(f"{path} is damaged: {error}") from error
+
+
+_SEAL = "checksum"
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    # As it will be read: keys become text, tuples lists.
+    return digest(json.loads(json.dumps(value)))
 
 
 def digest(*parts: Any) -> str:

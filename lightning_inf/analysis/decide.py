@@ -17,7 +17,7 @@ from lightning_inf.analysis.settings import Settings
 from lightning_inf.analysis.tune import Tuner, expected
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
-from lightning_inf.files import digest, read_json
+from lightning_inf.files import Damaged, digest, read_sealed
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
@@ -172,5 +172,8 @@ class Decider:
 
     def _kept(self, name: str) -> dict[str, Any]:
         """Read a part of the manifest of an earlier analysis; empty where there is none."""
-        found: dict[str, Any] = read_json(self.manifest).get(name, {}) if self.manifest.is_file() else {}
+        try:
+            found: dict[str, Any] = read_sealed(self.manifest).get(name, {}) if self.manifest.is_file() else {}
+        except Damaged:  # decided anew, as if there were none; what was computed for another choice is not used
+            return {}
         return found

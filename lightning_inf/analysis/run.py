@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_inf.analysis.account import Account, announce, backend, describe_recording
 from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.changed import announce_changes, asked, require_same_labels
 from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.directions import make_directions
@@ -31,7 +30,7 @@ from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
-from lightning_inf.files import digest, write_json
+from lightning_inf.files import digest, write_sealed
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
@@ -43,7 +42,7 @@ from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.plan import Pass, plan
-from lightning_inf.sweep.ranks import PREFIX, Ranks
+from lightning_inf.sweep.ranks import Ranks
 from lightning_inf.sweep.run import Sweep
 
 _MANIFEST = "manifest.json"
@@ -56,6 +55,7 @@ def analyze(
     module: LightningModule,
     settings: Settings,
     directory: Path,
+    ranks: Ranks,
     checkpoints: Sequence[Checkpoint],
     weights: str = "current",
     epoch_seconds: float | None = None,
@@ -69,6 +69,7 @@ def analyze(
         module: The bare module.
         settings: The user's arguments.
         directory: The run directory, on a file system that all ranks share.
+        ranks: The processes, who have met by :func:`~lightning_inf.analysis.together.together`.
         checkpoints: In the order of training, the analysed one last.
         weights: Which weights the last checkpoint holds, for the report.
         epoch_seconds: How long a training epoch took, for the budget.
@@ -80,25 +81,13 @@ def analyze(
 
     Raises:
         MisconfigurationException: For data, a module or checkpoints that can't be analysed.
-        OtherRankFailed: If another rank failed; the message is its own.
+        OtherRankFailed: If another rank failed or was killed; the message says which and why.
     """
-    token = trainer.strategy.broadcast(uuid.uuid4().hex)
-    ranks = Ranks(directory / f"{PREFIX}{token}", trainer.global_rank, trainer.world_size)
-    try:
-        with examined(trainer, module, settings) as subject:
-            run = _Analysis(trainer, module, settings, directory, subject, ranks, recorded, recorded_on)
-            content = run.run(list(checkpoints), weights, epoch_seconds)
-    except Exception as error:
-        ranks.fail(error)
-        raise
-    finally:
-        # All ranks are on their way out now, failed or not: none computes while another waits here.
-        trainer.strategy.barrier("influence")
-        ranks.close()
-        if trainer.is_global_zero:
-            with contextlib.suppress(OSError):
-                directory.rmdir()  # only where it is empty: nothing is left of an analysis that was refused
-    return content
+    with examined(trainer, module, settings) as subject:
+        # Every batch of any part of the analysis passes there: where another rank has failed, this one ends soon, too.
+        subject.transfer.before = ranks.glance
+        run = _Analysis(trainer, module, settings, directory, subject, ranks, recorded, recorded_on)
+        return run.run(list(checkpoints), weights, epoch_seconds)
 
 
 @dataclass
@@ -132,9 +121,12 @@ class _Analysis:
         self.evaluator = Evaluator(self.subject.model, self.settings.backend)
         # Of whole weights, also where directions are of a part: passes hold both.
         self.parameter_bytes = 4 * sum(p.numel() for p in self.subject.model.module.parameters() if p.requires_grad)
+        asking = asked(
+            self.settings.methods, checkpoints, self.subject.references
+        )  # before tuning fills in what is open
         account = self._decide(checkpoints, weights, epoch_seconds)
         questions, passes = self._plan(account.extent, self.settings.methods)
-        ledger = self._ledger(account.decided)
+        ledger = self._ledger({**asking, **account.decided})
         if self.ranks.rank == 0:
             announce(account, self.chunks.scored)
         with progress(self.trainer, math.ceil(self.chunks.scored * len(passes) / self.ranks.world)) as advance:
@@ -240,7 +232,8 @@ class _Analysis:
     def _ledger(self, decided: dict[str, Any]) -> Ledger:
         """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
         if self.ranks.rank == 0:
-            write_json(self.directory / _MANIFEST, {**self._depends, **decided})
+            announce_changes(self.directory / _MANIFEST, {**self._depends, **decided})
+            write_sealed(self.directory / _MANIFEST, {**self._depends, **decided})
         return Ledger(self.directory / "chunks", digest(self._depends), len(self.chunks))
 
     def _sweep(self, ledger: Ledger, advance: Callable[[int], None]) -> Sweep:
@@ -272,16 +265,17 @@ class _Analysis:
         name_of = namer(self.trainer, self.module, self.subject.train.dataset)
         scratch = self.ranks.directory / "columns"
         scores = score(self.settings, questions, ledger, passes, self.chunks, self.directory, scratch, name_of)
+        require_same_labels(self.recorded if self._recording_fits else None, scores.columns)
         account.planted = self._planted
         infos = [ledger.info(work) for work in passes]
         used = {kind: name for info in infos for kind, name in info.get("backends", {}).items()}
         account.notes = list(dict.fromkeys(note for info in infos for note in info.get("notes", [])))
         for method in self.settings.methods:
-            asked = {m.key: m for question in questions[method.name] for m in question.measurements}
-            account.backends[method.name] = self._evidence[method.name] or backend(list(asked.values()), used)
+            mine = {m.key: m for question in questions[method.name] for m in question.measurements}
+            account.backends[method.name] = self._evidence[method.name] or backend(list(mine.values()), used)
             pairs = zip(infos, passes, strict=True)
-            mine = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in asked for m in work.measurements)]
-            account.method_seconds[method.name] = round(sum(mine), 3)
+            spent = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in mine for m in work.measurements)]
+            account.method_seconds[method.name] = round(sum(spent), 3)
         account.fingerprint = content_fingerprint(self.subject.train.dataset)
         account.recording = describe_recording(self.recorded, self._recording_fits)
         account.curves = self.recorded.curves if self.recorded is not None and self._recording_fits else None

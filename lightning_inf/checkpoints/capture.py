@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import shutil
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_inf import tensors
 from lightning_inf.checkpoints.optimizer_states import MOMENTS, plain
 from lightning_inf.checkpoints.schedule import Schedule
-from lightning_inf.files import read_json, write_json
+from lightning_inf.files import Damaged, read_sealed, write_sealed
 from lightning_inf.learning_rates import LearningRates
 from lightning_inf.mixin import ENTRY
 
@@ -55,7 +56,7 @@ class Captures:
         self.directory = directory
         if not write:
             return
-        stale = read_json(directory / MANIFEST)["captures"] if (directory / MANIFEST).exists() else []
+        stale = _listed(directory)
         ours = {entry["file"] for entry in self.entries}
         for entry in self.entries:  # resumed from a checkpoint of an earlier directory
             source = Path(self._inherited or directory) / entry["file"]
@@ -98,8 +99,9 @@ class Captures:
         if last and last["step"] == trainer.global_step and state is None and not changed:
             last["last"] = True
         else:
-            crowded = [self.entries.pop()] if last and (last["step"] == trainer.global_step or self._full) else []
+            crowded = [last] if last and (last["step"] == trainer.global_step or self._full) else []
             self._add(trainer, module, max(trainer.current_epoch - 1, 0), state)
+            self.entries = [e for e in self.entries if not any(e is other for other in crowded)]
             self.entries[-1]["last"] = True
         if trainer.is_global_zero:
             self._write_manifest()
@@ -124,7 +126,10 @@ class Captures:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where a full checkpoint left off."""
         self._inherited = state["directory"]
-        self.entries = [{k: v for k, v in entry.items() if k != "last"} for entry in state["entries"]]
+        # Names and nothing else: a checkpoint that somebody else made must not reach files elsewhere.
+        self.entries = [{**entry, "file": Path(entry["file"]).name} for entry in state["entries"]]
+        for entry in self.entries:
+            entry.pop("last", None)
         self._schedule.stride = state["stride"]
         self._schedule.kept = list(state["kept"])
         self.directory = None
@@ -143,22 +148,27 @@ class Captures:
     def _add(self, trainer: Trainer, module: LightningModule, epoch: int, state: dict[str, Any] | None = None) -> None:
         name = f"epoch={epoch:04d}-step={trainer.global_step:08d}.ckpt"
         entry = self.entry(trainer, module, epoch)
-        self.entries = [e for e in self.entries if e["file"] != name]
-        self.entries.append({"file": name, "epoch": entry["epoch"], "step": entry["step"]})
-        if not trainer.is_global_zero:
-            return
+        known = {"file": name, "epoch": entry["epoch"], "step": entry["step"]}
+        if trainer.is_global_zero:
+            self._write(trainer, module, entry, self._file(known), state)
+        # Only now that it is there: an entry without a file would spoil the others.
+        self.entries = [*(e for e in self.entries if e["file"] != name), known]
+
+    def _write(
+        self, trainer: Trainer, module: LightningModule, entry: dict[str, Any], path: Path, state: dict[str, Any] | None
+    ) -> None:
         if self._hyper_parameters is None:
             self._hyper_parameters = _safe_hyper_parameters(module)
         content = {
             "state_dict": state if state is not None else module.state_dict(),
-            "epoch": int(epoch),
+            "epoch": entry["epoch"],
             "global_step": int(trainer.global_step),
             "pytorch-lightning_version": _lightning_version(),
             **self._hyper_parameters,
             ENTRY: entry,
         }
-        # The plain I/O plugin writes atomically and at once; the user's may be asynchronous.
-        TorchCheckpointIO().save_checkpoint(content, self._file(self.entries[-1]))
+        # Not by the Trainer's I/O plugin: the user's may be asynchronous, and the plain one copies from another disk.
+        tensors.save(path, content)
 
     def _file(self, entry: dict[str, Any]) -> Path:
         assert self.directory is not None
@@ -166,7 +176,14 @@ class Captures:
 
     def _write_manifest(self) -> None:
         assert self.directory is not None
-        write_json(self.directory / MANIFEST, {"captures": self.entries, "epoch_seconds": self.epoch_seconds})
+        write_sealed(self.directory / MANIFEST, {"captures": self.entries, "epoch_seconds": self.epoch_seconds})
+
+
+def _listed(directory: Path) -> list[dict[str, Any]]:
+    """The captures of an earlier run in a directory; none where it doesn't say, or its manifest is damaged."""
+    with contextlib.suppress(Damaged, FileNotFoundError):
+        return list(read_sealed(directory / MANIFEST)["captures"])
+    return []
 
 
 def _safe_hyper_parameters(module: LightningModule) -> dict[str, Any]:

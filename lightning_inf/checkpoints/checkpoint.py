@@ -14,6 +14,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lightning_inf import tensors
+from lightning_inf.files import Damaged
 from lightning_inf.mixin import ENTRY
 from lightning_inf.model.weights import Weights, fingerprint
 
@@ -43,6 +45,13 @@ class Checkpoint:
     @classmethod
     def read(cls, path: Path, trusted: Sequence[Any] = ()) -> Checkpoint:
         """Read what a file says of itself; learning rates from our entry only."""
+        try:
+            tensors.check(path, old_format=True)
+        except Damaged as error:
+            raise MisconfigurationException(
+                f"{error} Copy it again from where it is whole, or leave it out: give the files to be used as a list"
+                " (checkpoints=[...])."
+            ) from error
         content = load(path, trusted)
         entry = content.get(ENTRY) or {}
         return cls(

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_inf.checkpoints.capture import MANIFEST
 from lightning_inf.checkpoints.checkpoint import Checkpoint, check_fits, load
 from lightning_inf.checkpoints.optimizer_states import Configured, learning_rates
-from lightning_inf.files import read_json
+from lightning_inf.files import Damaged, read_sealed
 
 
 def find(
@@ -51,7 +51,7 @@ def files(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> l
     path = Path(where)
     if (path / MANIFEST).is_file():
         # The manifest and not the glob says what counts; names in it can't lead out of its directory.
-        found = [path / Path(entry["file"]).name for entry in read_json(path / MANIFEST)["captures"]]
+        found = [path / Path(entry["file"]).name for entry in _manifest(path)["captures"]]
         if missing := [p.name for p in found if not p.is_file()]:
             raise MisconfigurationException(
                 f"{path / MANIFEST} lists {missing[0]}, which is not there ({len(missing)} of {len(found)} missing): the"
@@ -67,6 +67,17 @@ def files(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> l
             " glob) that an earlier run saved its checkpoints in."
         )
     return found
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    """Read which captures count."""
+    try:
+        return read_sealed(directory / MANIFEST)
+    except Damaged as error:
+        raise MisconfigurationException(
+            f"{error} It says which checkpoints of {directory} are of this run. Restore it, or give the files to be used as a"
+            " list (checkpoints=[...]), or remove it to use all of the directory."
+        ) from error
 
 
 def with_learning_rates(
@@ -139,6 +150,6 @@ def run_directory(path: str | os.PathLike[str]) -> Path | None:
 def epoch_seconds(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> float | None:
     """Read how long a training epoch took from the captures of a run."""
     if isinstance(where, (str, os.PathLike)) and (Path(where) / MANIFEST).is_file():
-        seconds = read_json(Path(where) / MANIFEST)["epoch_seconds"]
+        seconds = _manifest(Path(where))["epoch_seconds"]
         return None if seconds is None else float(seconds)
     return None

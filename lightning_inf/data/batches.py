@@ -69,6 +69,8 @@ class ToDevice:
     ) -> None:
         self.device = device
         self.dtype = dtype
+        #: Called before each batch; it may raise to end the analysis.
+        self.before: Callable[[], None] = lambda: None
         self._hooks = {name: self._owner(trainer, module, name) for name in _HOOKS}
 
     @staticmethod
@@ -79,6 +81,7 @@ class ToDevice:
 
     def __call__(self, batch: Any) -> Any:
         """Move a batch."""
+        self.before()
         batch = self._hooks["on_before_batch_transfer"](batch, 0)
         batch = self._hooks["transfer_batch_to_device"](batch, self.device, 0)
         batch = self._hooks["on_after_batch_transfer"](batch, 0)

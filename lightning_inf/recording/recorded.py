@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_inf.files import atomic
+from lightning_inf.files import atomic, read_arrays
 from lightning_inf.recording.curves import curves
 
 FILE = "recorded.npz"
@@ -70,12 +70,14 @@ def load(directory: str | Path) -> Recorded | None:
 
     Returns:
         The statistics, or None if the run did not record at all.
+
+    Raises:
+        Damaged: If the file is damaged.
     """
     directory = Path(directory)
     if not (directory / FILE).exists():
         return None
-    with np.load(directory / FILE, allow_pickle=False) as file:
-        columns = {name: file[name] for name in file.files}
+    columns = read_arrays(directory / FILE)
     reason, notes = str(columns.pop("reason")), [str(note) for note in columns.pop("notes")]
     if reason:
         return Recorded(reason=reason, notes=notes)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_inf.files import atomic, digest, read_json, write_json
+from lightning_inf import tensors
+from lightning_inf.files import Damaged, atomic, digest, read_arrays, read_sealed, write_sealed
 from lightning_inf.model.weights import Vector
 from lightning_inf.sweep.plan import Pass
 from lightning_inf.sweep.schedule import absent
@@ -78,18 +77,37 @@ class Ledger:
             if path.name == _ASIDE and not path.is_file():
                 continue  # of a pass without any
             try:
-                with np.load(path, allow_pickle=False) as stored:  # a zip, each member with a checksum
-                    for name in stored.files:
-                        key, column = name.split(".")
-                        answers.setdefault(key, {})[column] = stored[name]
-            except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as error:
-                if path.name == _ASIDE:
-                    shutil.rmtree(path.parent)  # it is made with the directions, before any chunk
-                path.unlink(missing_ok=True)
-                raise ValueError(
-                    f"{path} was damaged ({error}) and has been removed; run `influence` again to make it anew."
-                ) from error
+                stored = read_arrays(path)
+            except Damaged as error:
+                self._remove(path)
+                raise ValueError(f"{error} It has been removed; run `influence` again to make it anew.") from error
+            for name, values in stored.items():
+                key, column = name.split(".")
+                answers.setdefault(key, {})[column] = values
         return answers
+
+    def discard_damaged(self, work: Pass) -> list[str]:
+        """Remove files of a pass that are not what was written, so that they are made anew.
+
+        Returns:
+            A sentence for each.
+        """
+        found: list[str] = []
+        for path in sorted(self.folder(work).glob("[!.]*.*")):
+            if not path.is_file():
+                continue  # gone with another
+            try:
+                _READERS[path.suffix](path)
+            except Damaged as error:
+                found.append(f"{error} It is made anew.")
+                self._remove(path)
+        return found
+
+    def _remove(self, path: Path) -> None:
+        """Remove a damaged file; with what is made before any chunk, the chunks."""
+        if path.name in (_ASIDE, _REASONS):
+            shutil.rmtree(path.parent, ignore_errors=True)
+        path.unlink(missing_ok=True)
 
     def write_vectors(
         self,
@@ -101,31 +119,36 @@ class Ledger:
         """Store a pass's directions while it runs; for good why some could not be made, and what stays of others."""
         if aside:
             self._save(work, _ASIDE, aside)
-        with atomic(self.folder(work) / _VECTORS) as temporary:
-            torch.save({key: {n: t.cpu() for n, t in vector.items()} for key, vector in vectors.items()}, temporary)
-        write_json(self.folder(work) / _REASONS, dict(unavailable))
+        write_sealed(self.folder(work) / _REASONS, dict(unavailable))
+        # Last: where the directions are, all of this is.
+        host = {key: {n: t.cpu() for n, t in vector.items()} for key, vector in vectors.items()}
+        tensors.save(self.folder(work) / _VECTORS, host)
 
     def read_vectors(self, work: Pass, device: torch.device) -> dict[str, Vector] | None:
-        """Read a pass's directions, if they are there."""
+        """Read a pass's directions, if they are there.
+
+        Raises:
+            Damaged: If they are damaged.
+        """
         path = self.folder(work) / _VECTORS
         if not path.is_file():
             return None
-        loaded: dict[str, Vector] = torch.load(path, map_location=device, weights_only=True)
+        loaded: dict[str, Vector] = tensors.load(path, device)
         return loaded
 
     def unavailable(self, work: Pass) -> dict[str, str]:
         """Why directions of a pass could not be made, by their key."""
         path = self.folder(work) / _REASONS
-        return dict(read_json(path)) if path.is_file() else {}
+        return read_sealed(path) if path.is_file() else {}
 
     def write_info(self, work: Pass, info: Mapping[str, Any]) -> None:
         """Store how a pass was answered: backends, notes, seconds."""
-        write_json(self.folder(work) / _INFO, dict(info))
+        write_sealed(self.folder(work) / _INFO, dict(info))
 
     def info(self, work: Pass) -> dict[str, Any]:
         """How a pass was answered, by the process that did the first of its chunks."""
         path = self.folder(work) / _INFO
-        return dict(read_json(path)) if path.is_file() else {}
+        return read_sealed(path) if path.is_file() else {}
 
     def finish(self, work: Pass) -> None:
         """Drop a pass's directions: its answers are complete."""
@@ -148,6 +171,8 @@ _REASONS = "unavailable.json"
 _ASIDE = "aside.npz"
 _INFO = "info.json"
 _SUFFIX = ".npz"
+#: How files are read, by suffix; each reader finds damage.
+_READERS: dict[str, Callable[[Path], Any]] = {".npz": read_arrays, ".json": read_sealed, ".pt": tensors.check}
 
 
 def _name(chunk: int) -> str:

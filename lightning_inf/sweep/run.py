@@ -68,6 +68,7 @@ class Sweep:
         """Complete the passes. Every rank calls it with equal passes and leaves when rank 0 has seen all files."""
         for number, work in enumerate(passes):
             if self.ranks.rank == 0:
+                self.evaluator.notes.extend(self.ledger.discard_damaged(work))
                 missing = self.ledger.missing(work)
                 if missing:
                     self._prepare(work)

@@ -18,6 +18,7 @@ from lightning_inf import InfluenceCallback, TracIn, TrainingDynamics, influence
 from lightning_inf.checkpoints.capture import MANIFEST
 from lightning_inf.checkpoints.checkpoint import Checkpoint, load
 from lightning_inf.checkpoints.find import check_model, find, require_learning_rates, with_learning_rates
+from lightning_inf.files import write_sealed
 from tests.samples import Classifier, Option, WithOption, loaders, make_trainer
 
 
@@ -71,7 +72,8 @@ def test_the_manifest_says_what_counts(ours: Path, tmp_path: Path) -> None:
     manifest = json.loads((directory / MANIFEST).read_text())
     del manifest["captures"][1]
     manifest["captures"][0]["file"] = f"../{tmp_path.name}/c/{first.name}"  # can't lead out of the directory
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    del manifest["checksum"]
+    write_sealed(directory / MANIFEST, manifest)
     assert [c.path for c in find(directory)] == [first, directory / sorted(p.name for p in ours.glob("*.ckpt"))[2]]
 
 
