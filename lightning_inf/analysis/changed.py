@@ -29,6 +29,8 @@ _WORDS = {
     "scores_version": "this package's version of the scores",
 }
 
+_BLOCK = 65_536
+
 
 def asked(methods: Sequence[Method], checkpoints: Sequence[Checkpoint], references: References) -> dict[str, Any]:
     """Say in plain values what is asked, for the manifest.
@@ -106,7 +108,7 @@ def announce_changes(manifest: Path, now: Mapping[str, Any]) -> None:
         )
 
 
-def require_same_labels(recorded: Recorded | None, labels: np.ndarray | None) -> None:
+def require_same_labels(recorded: Recorded | None, columns: Mapping[str, np.ndarray]) -> None:
     """Refuse labels that are others than those that the model was trained on.
 
     Fingerprints see the labels that a dataset lists, and those of a few of its items. What was recorded while training
@@ -114,15 +116,17 @@ def require_same_labels(recorded: Recorded | None, labels: np.ndarray | None) ->
 
     Args:
         recorded: What was recorded on these data, None where nothing was.
-        labels: As the sweep found them, shape ``(n,)``; NaN where a sample was not scored or has none.
+        columns: What the sweep found, shape ``(n,)`` each; a label is NaN where a sample was not scored or has none.
 
     Raises:
         MisconfigurationException: If they differ; names the first samples.
     """
-    if recorded is None or recorded.label is None or labels is None:
+    if recorded is None or recorded.label is None or "label" not in columns:
         return
-    both = np.isfinite(labels) & (labels >= 0) & (recorded.label >= 0)
-    other = np.flatnonzero(both & (labels != recorded.label))
+    labels, other = columns["label"], np.zeros(0, np.int64)
+    for start in range(0, len(labels), _BLOCK):  # not all in memory at once
+        now, then = labels[start : start + _BLOCK], recorded.label[start : start + _BLOCK]
+        other = np.append(other, start + np.flatnonzero((now >= 0) & (then >= 0) & (now != then)))
     if len(other):
         some = ", ".join(f"{i} (was {int(recorded.label[i])}, now {int(labels[i])})" for i in other[:5])
         raise MisconfigurationException(

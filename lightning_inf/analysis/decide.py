@@ -16,6 +16,7 @@ from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.analysis.tune import Tuner, expected
 from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.files import Damaged, digest, read_sealed
 from lightning_inf.methods.method import Method
@@ -26,7 +27,6 @@ from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.plan import Pass
-from lightning_inf.sweep.run import out_of_memory
 
 
 @dataclass
@@ -139,7 +139,10 @@ class Decider:
         return units.seconds(passes, self.chunks.scored, self.world) + 3 * units.forward * visits
 
     def _reference_losses(self, checkpoint: Checkpoint) -> dict[int, float]:
-        """Compute the loss of each reference of the pool."""
+        """Compute the loss of each reference of the pool, in smaller batches where memory runs out."""
+        return self.trial.scene.in_memory(lambda: self._losses(checkpoint))
+
+    def _losses(self, checkpoint: Checkpoint) -> dict[int, float]:
         weights, references, model = self.weights(checkpoint), self.subject.references, self.subject.model
         losses: dict[int, float] = {}
         for indices, batch in references.batches(references.pool):

@@ -36,7 +36,7 @@ def make_directions(
     aside: ChunkAnswers = {}
     for key, direction in work.directions.items():
         try:
-            vectors[key] = direction.make(scene)  # type: ignore[attr-defined]
+            vectors[key] = scene.in_memory(lambda d=direction: d.make(scene))  # type: ignore[misc]
         except Unavailable as reason:
             reasons[key] = str(reason)
         except IndexError as error:

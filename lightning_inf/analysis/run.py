@@ -117,13 +117,13 @@ class _Analysis:
         shelf = Shelf(self.directory / "curvature", digest({name: self._depends[name] for name in _CURVATURE}))
         if self.ranks.rank == 0:
             shelf.clear_others()
-        self.scene = Scene(self.subject.model, self.subject.references, self._weights, training, shelf)
         self.evaluator = Evaluator(self.subject.model, self.settings.backend)
+        notes = self.evaluator.notes
+        self.scene = Scene(self.subject.model, self.subject.references, self._weights, training, shelf, notes)
         # Of whole weights, also where directions are of a part: passes hold both.
         self.parameter_bytes = 4 * sum(p.numel() for p in self.subject.model.module.parameters() if p.requires_grad)
-        asking = asked(
-            self.settings.methods, checkpoints, self.subject.references
-        )  # before tuning fills in what is open
+        # Before tuning fills in what is open.
+        asking = asked(self.settings.methods, checkpoints, self.subject.references)
         account = self._decide(checkpoints, weights, epoch_seconds)
         questions, passes = self._plan(account.extent, self.settings.methods)
         ledger = self._ledger({**asking, **account.decided})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,9 @@ class IndexBatches(Sampler[list[int]]):
             yield self.pending[-1]
 
 
-def stream(samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer) -> Iterator[tuple[list[int], Any]]:
+def stream(
+    samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer
+) -> Generator[tuple[list[int], Any], None, None]:
     """Yield ``(indices, batch on the device)`` for each list of indices, in order.
 
     Args:
@@ -46,6 +48,11 @@ def stream(samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer)
     loader = DataLoader(samples.dataset, batch_sampler=sampler, collate_fn=samples.collate_fn, **samples.options)
     for batch in loader:
         yield sampler.pending.pop(0), transfer(batch)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on an accelerator or on the host."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def fetch(samples: Samples, indices: Sequence[int], transfer: Transfer) -> Any:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.data.references import References, Target
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest
@@ -20,7 +21,6 @@ from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import to_numpy
 from lightning_inf.sweep.measurements import Measurement, directions
 from lightning_inf.sweep.plan import Pass, plan
-from lightning_inf.sweep.run import out_of_memory
 
 #: How many training samples answer.
 POOL = 1024
@@ -125,7 +125,7 @@ class Trial:
         vectors = {}
         for key, direction in work.directions.items():
             try:
-                vectors[key] = direction.make(self.scene)  # type: ignore[attr-defined]
+                vectors[key] = self.scene.in_memory(lambda d=direction: d.make(self.scene))  # type: ignore[misc]
             except Unavailable:
                 continue
         return vectors

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.data.references import References, Target
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.model.sample_model import SampleModel
@@ -17,6 +18,9 @@ from lightning_inf.probes.shelf import Shelf
 
 #: How many intermediate results, such as the curvature at a checkpoint, are remembered.
 _REMEMBERED = 4
+
+
+T = TypeVar("T")
 
 
 class Unavailable(Exception):
@@ -33,6 +37,7 @@ class Scene:
         weights: Loads the weights of a checkpoint.
         training: Batches of training samples, for what is taken over them before the sweep. None where there are none.
         shelf: Where that is kept for the next analysis. None: nowhere.
+        notes: What the report should say.
     """
 
     model: SampleModel
@@ -40,6 +45,7 @@ class Scene:
     weights: Callable[[Checkpoint], Weights]
     training: TrainingBatches | None = None
     shelf: Shelf | None = None
+    notes: list[str] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def remember(self, key: str, make: Callable[[], Any]) -> Any:
@@ -81,6 +87,29 @@ class Scene:
             if found and self.shelf is not None:
                 self.shelf.put(key, found)
         return found
+
+    def in_memory(self, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes; where memory runs out, from batches of half the size, down to one sample.
+
+        What probes make are means and sums over samples, so it does not depend on how they are batched.
+        """
+        while True:
+            try:
+                return make()
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or not self._halve():
+                    raise
+
+    def _halve(self) -> bool:
+        """Read both sides of the data in batches of half the size; False where they are of one sample already."""
+        sides = [side for side in (self.references, self.training) if side is not None and side.batch_size > 1]
+        for side in sides:
+            side.batch_size //= 2
+        if sides:
+            self.notes.append(
+                f"memory ran out in a probe; it went on with at most {sides[0].batch_size} samples a batch."
+            )
+        return bool(sides)
 
     def gradient(self, weights: Weights, target: Target) -> tuple[Vector, float]:
         """Compute the gradient of the mean loss of some samples, and that loss.

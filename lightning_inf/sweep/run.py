@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.data.batches import Transfer, fetch, stream
+from lightning_inf.data.batches import Transfer, fetch, out_of_memory, stream
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.weights import Vector, Weights
@@ -24,12 +24,6 @@ from lightning_inf.sweep.measurements import LossAt
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.ranks import Ranks
 from lightning_inf.sweep.schedule import arrival, runs, share
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on an accelerator or on the host."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
 
 #: Makes a pass's directions, on rank 0: vectors, reasons where one can't be made, and what stays of others, by key.
 MakeVectors = Callable[[Pass], tuple[dict[str, Vector], dict[str, str], ChunkAnswers]]
@@ -101,10 +95,11 @@ class Sweep:
         device = next(iter(next(iter(weights.values())).trainable.values())).device
         vectors = self.ledger.read_vectors(work, device) or {}
         lists = self.chunks.batches(chunks, self.batch_size)
-        batches = stream(self.samples, lists, self.transfer)
-        for chunk in chunks:
-            self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
-            self.ranks.check()
+        # Closed also where a batch fails: the loader's workers end at once, not when the traceback is forgotten.
+        with contextlib.closing(stream(self.samples, lists, self.transfer)) as batches:
+            for chunk in chunks:
+                self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
+                self.ranks.check()
 
     def _chunk(
         self,
