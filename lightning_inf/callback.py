@@ -261,13 +261,14 @@ class InfluenceCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Capture the last state and run the analysis; whatever happens there, the fitted model stays."""
-        self.fitting.finish(trainer)
         captures = self.fitting.captures
         if trainer.fast_dev_run or captures.directory is None:  # type: ignore[attr-defined]
+            self.fitting.let_go()
             return
         assert self.directory is not None
         try:
             with together(trainer, self.directory) as ranks:
+                self.fitting.finish(trainer)
                 state = averaged_weights(trainer, self) if self.weights == "averaged" else None
                 captures.end(trainer, pl_module, state, self._averaged_before)
                 ranks.after_first("captured")

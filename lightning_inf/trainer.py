@@ -12,9 +12,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelSummary
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_inf.callback import InfluenceCallback, Request
+from lightning_inf.randomness import isolated_rng
 
 
 def influence(
@@ -58,7 +58,7 @@ def influence(
     callback.request = Request(_resolve(trainer, ckpt_path))
     try:
         # Setting up a loader draws a seed; an analysis leaves random numbers as they were.
-        with _without_training(trainer), isolate_rng():
+        with _without_training(trainer), isolated_rng():
             trainer.fit(model, train_dataloaders, val_dataloaders, datamodule=datamodule)
     finally:
         callback.request = None

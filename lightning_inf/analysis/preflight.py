@@ -11,7 +11,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
@@ -25,6 +24,7 @@ from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
+from lightning_inf.randomness import isolated_rng
 
 
 @dataclass
@@ -98,7 +98,7 @@ def examined(trainer: Trainer, module: LightningModule, settings: Settings) -> I
     # Not TRAINING: augmentation in `on_after_batch_transfer` is guarded by `self.trainer.training`.
     trainer.state.stage = RunningStage.PREDICTING
     try:
-        with isolate_rng(), torch.inference_mode(False), isolated(module) as stand_in:
+        with isolated_rng(), torch.inference_mode(False), isolated(module) as stand_in:
             yield _examine(trainer, module, stand_in, settings)
     finally:
         trainer.state.stage = stage

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_inf.data.corrected import Corrected, corrected
 from lightning_inf.data.relabelled import Relabelled
 from lightning_inf.data.repeatable import Repeatable, seed_all
+from lightning_inf.randomness import isolated_rng
 
 _PROBED = 64
 #: Bytes that are copied at once where an array does not lie in memory as it is hashed.
@@ -121,7 +121,7 @@ def fingerprint(dataset: Dataset[Any]) -> str:
     sha = hashlib.sha256(str(len(dataset)).encode())  # type: ignore[arg-type]
     _hash_listing(sha, dataset)
     count = len(dataset)  # type: ignore[arg-type]
-    with isolate_rng(include_cuda=False):
+    with isolated_rng(include_cuda=False):
         seed_all(0)
         for index in probed(count):
             hash_value(sha, dataset[index])

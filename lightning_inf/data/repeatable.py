@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from lightning_inf.randomness import isolated_rng
 
 
 class Repeatable(Dataset[Any]):
@@ -36,7 +37,7 @@ class Repeatable(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        with isolate_rng(include_cuda=False):
+        with isolated_rng(include_cuda=False):
             seed_all(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
             return self.dataset[index]
 
@@ -49,7 +50,7 @@ class Repeatable(Dataset[Any]):
 
 def vary(dataset: Dataset[Any], samples: int, tries: int = 3) -> bool:
     """Tell whether a few items, fetched twice under different seeds, differ."""
-    with isolate_rng(include_cuda=False):
+    with isolated_rng(include_cuda=False):
         for index in {0, samples // 2, samples - 1} if samples >= tries else range(samples):
             views = []
             for seed in (11, 97):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_inf.files import read_json, write_json
-from lightning_inf.sweep.pulse import PATIENCE, Pulse, Watch, pulse_file
+from lightning_inf.sweep import pulse
+from lightning_inf.sweep.pulse import Pulse, Watch, pulse_file
 
 POLL_SECONDS = 0.05
 #: Seconds between two looks at the others where one is computing.
@@ -94,7 +95,7 @@ class Ranks:
                 raise OtherRankFailed(f"rank {failure['rank']} failed: {failure['message']}")
         if gone := self._watch.silent():
             raise OtherRankFailed(
-                f"rank {gone[0]} has given no sign of life in {self.directory.parent} for {PATIENCE:.0f} s: it was killed (is"
+                f"rank {gone[0]} has given no sign of life in {self.directory.parent} for {pulse.PATIENCE:.0f} s: it was killed (is"
                 " there an out-of-memory message in the system's log?), or it can't write there (is the disk full? is the"
                 " directory on a file system that all processes share?)."
             )
@@ -122,7 +123,7 @@ class Ranks:
         while True:
             waiting -= {rank for rank in waiting if _left(self.directory, rank).exists()}
             gone = waiting & set(self._watch.silent())
-            if waiting == gone or time.monotonic() - began > PATIENCE:
+            if waiting == gone or time.monotonic() - began > pulse.PATIENCE:
                 break
             time.sleep(POLL_SECONDS)
         shutil.rmtree(self.directory, ignore_errors=True)

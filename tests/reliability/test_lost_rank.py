@@ -1,0 +1,87 @@
+"""A process that dies while the others wait for it: they end, and say which one it was."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.reliability.processes import Group
+from tests.sweep.test_same_numbers import analyse, assert_same, run  # noqa: F401 - `run` is a fixture
+
+SCRIPT = """
+import sys, time
+import torch
+from lightning_inf import influence
+from lightning_inf.sweep import pulse
+from tests.runs import quiet
+from tests.sweep.test_same_numbers import Data, Net, callback
+
+captured, directory, patience = sys.argv[1], sys.argv[2], float(sys.argv[3])
+pulse.BEAT, pulse.PATIENCE = min(pulse.BEAT, patience / 5), patience
+
+
+class Slow(Net):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        time.sleep(float(sys.argv[4]))
+        return batch
+
+
+Slow.__qualname__ = Net.__qualname__  # the model's name is in the hash of the answers
+trainer = dict(devices=1, num_nodes=2, strategy="ddp")
+if captured == "fit":
+    torch.manual_seed(1)
+    ours = callback(directory, batch_size=1)
+    ours.on_error = "warn"
+    module = Slow()
+    quiet(callbacks=[ours], max_epochs=1, limit_train_batches=2, **trainer).fit(module, datamodule=Data())
+    print("fit returned", flush=True)
+else:
+    influence(quiet(callbacks=[callback(directory, captured, batch_size=1)], **trainer), Slow(), datamodule=Data())
+"""
+
+
+def lose(tmp_path, captured, patience, seconds=0.02):
+    """Start two processes, kill the second in the sweep, and return what the first one says, and how long it took."""
+    script, directory = tmp_path / "script.py", tmp_path / "again"
+    script.write_text(SCRIPT)
+    group = Group(
+        [str(script), str(captured), str(directory), str(patience), str(seconds)], 2, tmp_path / "out", nodes=2
+    )
+    try:
+        began = time.monotonic()
+        while len(list(directory.glob("chunks/*/0*.npz"))) < 2:
+            assert time.monotonic() - began < 120, group.output(0)[-3000:]
+            assert group.processes[0].poll() is None, group.output(0)[-3000:]
+            time.sleep(0.05)
+        os.kill(group.processes[1].pid, signal.SIGKILL)
+        began = time.monotonic()
+        group.processes[0].wait(90)
+        return group, time.monotonic() - began, directory
+    finally:
+        group.kill()
+
+
+def test_influence_ends_and_goes_on_later(run, tmp_path):  # noqa: F811
+    module, expected = run
+    group, seconds, directory = lose(tmp_path, expected / "checkpoints", patience=3)
+    assert seconds < 20
+    assert group.processes[0].returncode != 0
+    assert "rank 1 has given no sign of life" in group.output(0)
+    assert not (directory / "scores.parquet").exists()
+    kept = {path: path.stat().st_mtime_ns for path in directory.glob("chunks/*/0*.npz")}
+    analyse(module, expected, directory, batch_size=1)
+    assert_same(directory, expected)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not list(directory.glob(".ranks-*"))
+
+
+@pytest.mark.long
+def test_within_thirty_seconds_and_fit_returns(tmp_path):
+    from lightning_inf.sweep import pulse
+
+    group, seconds, directory = lose(tmp_path, "fit", patience=pulse.PATIENCE, seconds=0.2)
+    assert seconds < 35  # of which some are the end of Python
+    assert "fit returned" in group.output(0)
+    assert "rank 1 has given no sign of life" in (directory / "error-rank0.txt").read_text()
+    assert not (directory / "scores.parquet").exists()
