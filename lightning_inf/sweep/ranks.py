@@ -95,8 +95,8 @@ class Ranks:
                 raise OtherRankFailed(f"rank {failure['rank']} failed: {failure['message']}")
         if gone := self._watch.silent():
             raise OtherRankFailed(
-                f"rank {gone[0]} has given no sign of life in {self.directory.parent} for {pulse.PATIENCE:.0f} s: it was killed (is"
-                " there an out-of-memory message in the system's log?), or it can't write there (is the disk full? is the"
+                f"rank {gone[0]} has given no sign of life in {self.directory.parent} for {pulse.PATIENCE:.0f} s: it was killed"
+                " (is there an out-of-memory message in the system's log?), or it can't write there (is the disk full? is the"
                 " directory on a file system that all processes share?)."
             )
 
