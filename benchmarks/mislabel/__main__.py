@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/mislabel.json"))
     parser.add_argument("--data-root", default=None)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[6, 7, 8])
     parser.add_argument("--data", nargs="*", default=list(DATA))
     parser.add_argument("--noise", nargs="*", default=list(KINDS))
     parser.add_argument("--samples", type=int, default=2000)

@@ -37,8 +37,6 @@ from lightning_inf.metrics import MislabelDetection
 SHARE = 0.2
 INSPECTED = 300
 FOLDS = 4
-#: What takes gradients of every sample at every checkpoint, and captum's many trainings' time, is run on these seeds alone.
-HEAVY = (0, 3)
 #: Our columns, and which end is suspicious: 1 for high.
 COLUMNS = {
     "label_score": -1,
@@ -93,7 +91,7 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
         # Training sees augmented images; the analysis sees them as they are, as cleanlab's held-out models do.
         module.influence_dataloader = lambda: DataLoader(Images(x, given), 64)
         methods = [LabelQuality(), TrainingDynamics()]
-        if seed in HEAVY and not planted:
+        if not planted:
             methods += [ForwardINF(), TracIn(), SelfInfluence()]
         callback = InfluenceCallback(
             methods=methods,
@@ -193,10 +191,9 @@ def peers(
         f"cleanlab_{m}": -get_label_quality_scores(given, chance, method=m)
         for m in ("self_confidence", "normalized_margin")
     }
-    if seed in HEAVY:
-        began = time.process_time()
-        found["captum_self_influence"] = captum_self_influence(x, given, module, run)
-        seconds["captum_self_influence"] = time.process_time() - began
+    began = time.process_time()
+    found["captum_self_influence"] = captum_self_influence(x, given, module, run)
+    seconds["captum_self_influence"] = time.process_time() - began
     return found, seconds
 
 
