@@ -213,6 +213,7 @@ def _repeatable(samples: Samples, seed: int) -> Samples:
     else:
         note = (
             f"{samples.origin}: items are random (augmentation); each was fetched under the seed (run seed, index), so"
-            " that every checkpoint saw the same view. `influence_dataloader()` can give an un-augmented one."
+            " that every checkpoint saw the same view. Return un-augmented data from `influence_dataloader()`: label_score"
+            " compares the features of training samples with those of references, which are hardly augmented."
         )
     return replace(samples, dataset=view, notes=(note,))
