@@ -58,6 +58,9 @@ class InfluenceCallback(Callback):
             captured ones.
         known_issues: Samples known to be mislabelled, to judge the rankings by: indices, or the name of an attribute of
             the training dataset that holds indices or one boolean a sample.
+        groups: What each training sample belongs to, such as its source or labeller: one value a sample, the name of an
+            attribute of the training dataset that holds them, or ``label`` for classes. Default: the hook
+            ``influence_group(index)`` of datamodule or module, else none.
         calibration_flips: Share of the training samples, at most 0.1, that train under another label, drawn at random, so
             that some truth is known: the label score is weighed and its curve fitted by it. They have no scores, are
             never reported, and are listed in ``summary.json``. The data need integer ``targets`` or the hook
@@ -102,6 +105,7 @@ class InfluenceCallback(Callback):
         methods: list[Method] | None = None,
         checkpoints: str | list[str] | None = None,
         known_issues: list[int] | str | None = None,
+        groups: list[Any] | str | None = None,
         calibration_flips: float | None = None,
         dirpath: str | None = None,
         budget: float | str | None = "3 epochs",
@@ -125,6 +129,7 @@ class InfluenceCallback(Callback):
             references=references,
             methods=default_methods() if methods is None else list(methods),
             known_issues=known_issues,
+            groups=groups,
             budget=budget,
             max_samples=max_samples,
             individual_references=individual_references,

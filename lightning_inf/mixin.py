@@ -28,7 +28,8 @@ class InfluenceMixin(_Base):
 
     More hooks are looked for on the module and on the datamodule, and are not defined here so that their absence can be
     seen: ``influence_dataloader()`` returns the training data without random augmentation, ``reference_dataloader()`` the
-    held-out samples whose predictions are traced, and ``influence_id(index)`` a name for a training sample.
+    held-out samples whose predictions are traced, ``influence_id(index)`` a name for a training sample, and
+    ``influence_group(index)`` what it belongs to, such as its source or its labeller.
     ``influence_example(index)`` returns what the report shows of a training sample, and ``reference_example(index)`` what
     it shows of a reference: a PIL image, a tensor or array of pixels (``(H, W)``, ``(C, H, W)`` or ``(H, W, C)``, uint8 or
     0 to 1), a text, a feature vector, or a mapping of names to values. Without them the report shows the dataset's items.

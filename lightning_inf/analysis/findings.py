@@ -14,6 +14,8 @@ from lightning_inf.analysis.account import Account
 from lightning_inf.analysis.audits import Audit, audit
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.exhibit import write_exhibit
+from lightning_inf.analysis.grouped import FILE as GROUPS
+from lightning_inf.analysis.grouped import find_groups, no_groups, write_groups
 from lightning_inf.analysis.planted import describe_planted
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.score import FULL
@@ -32,7 +34,7 @@ from lightning_inf.methods.columns import Lazily
 #: Columns of which non-finite values are reported.
 _JUDGED = ("loss",)
 #: Files whose checksums the summary has, those of them that were written.
-_FILES = ("scores.parquet", "attributions.parquet", "references.parquet", "curves.npz", FULL)
+_FILES = ("scores.parquet", "attributions.parquet", "references.parquet", "curves.npz", GROUPS, FULL)
 
 
 def write_findings(
@@ -69,8 +71,9 @@ def write_findings(
     directory = account.directory
     labels, known = _labels(columns, samples), _known(settings, subject)
     found = audit(settings, subject, scores, account, labels, known)
+    groups = find_groups(trainer, module, settings, subject, columns, names)
     flags = found.columns()
-    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, flags)
+    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, flags, groups)
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     tables.write_references(directory / "references.parquet", account.held_out, reference_name_of, names)
     compared = _agreement(settings, scores, ranks, issues)
@@ -107,11 +110,12 @@ def write_findings(
         "issues": [*summary.issue_entries(issues, columns), *found.issues(len(scores.scored))],
         "classes": [] if issues is None else per_class(labels, issues.is_issue, names),
         **found.entries(issues.is_issue if issues else None),
+        "groups": write_groups(directory, settings.methods, groups, columns, issues),
         "known_issues": _truth(settings, known, scores, ranks),
         "agreement": compared,
         "calibration": describe_planted(settings.calibration, account.planted),
         "non_finite": non_finite(_scored_columns(settings, columns), scores.scored),
-        "left_out": _left_out(account.extent, samples, len(scores.scored), settings),
+        "left_out": _left_out(account.extent, samples, len(scores.scored), settings) + no_groups(settings, groups),
         "cost": account.cost,
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }

@@ -17,6 +17,7 @@ from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.find import check_model, require_learning_rates, with_learning_rates
 from lightning_inf.checkpoints.optimizer_states import with_optimizer_states
 from lightning_inf.data.batches import ToDevice, fetch
+from lightning_inf.data.groups import given_groups
 from lightning_inf.data.identity import known_indices
 from lightning_inf.data.references import References
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
@@ -141,6 +142,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
         raise MisconfigurationException(f"{type(module).__name__}: {error}") from error
     if settings.known_issues is not None:
         known_indices(settings.known_issues, train.dataset, len(train))
+    if settings.groups is not None:
+        given_groups(settings.groups, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
     model = resolve(stand_in, lambda indices: fetch(train, indices, transfer), len(train))
     device = trainer.strategy.root_device

@@ -34,6 +34,7 @@ class Settings:
     references: Dataset[Any] | DataLoader[Any] | None = None
     methods: list[Method] = field(default_factory=lambda: default_methods())
     known_issues: Sequence[int] | str | None = None
+    groups: Sequence[Any] | str | None = None
     budget: float | str | None = "3 epochs"
     max_samples: int | None = None
     individual_references: int = 16

@@ -21,6 +21,11 @@ from lightning_inf.randomness import isolated_rng
 _PROBED = 64
 #: Bytes that are copied at once where an array does not lie in memory as it is hashed.
 _BLOCK = 1 << 20
+#: What to change where an argument names an attribute that is nowhere.
+_REMEDIES = {
+    "known_issues": "Give indices, or name an attribute that holds indices or one boolean a sample.",
+    "groups": "Give one value a sample, name an attribute that holds them, or `label` for classes.",
+}
 #: Datasets of ours that show another dataset under the same indices.
 _VIEWS = (Repeatable, Relabelled)
 
@@ -212,7 +217,7 @@ def known_indices(known: Sequence[int] | str, dataset: Any, samples: int) -> np.
         ValueError: If the attribute is missing, or an index is out of range.
     """
     if isinstance(known, str):
-        values, subset = _attribute(dataset, known)
+        values, subset = attribute(dataset, known, "known_issues")
     else:
         values, subset = known, None
     values = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
@@ -239,14 +244,26 @@ def known_indices(known: Sequence[int] | str, dataset: Any, samples: int) -> np.
     return mask
 
 
-def _attribute(dataset: Any, name: str) -> tuple[Any, np.ndarray | None]:
-    """Find an attribute on a dataset or inside its Subsets, with the outermost positions in its owner."""
+def attribute(dataset: Any, name: str, argument: str) -> tuple[Any, np.ndarray | None]:
+    """Find an attribute on a dataset or inside its Subsets.
+
+    Args:
+        dataset: The training dataset.
+        name: Of the attribute.
+        argument: Which argument of the user's names it, for errors.
+
+    Returns:
+        The attribute, and the outermost positions in the dataset that has it; None where they are all of them in order.
+
+    Raises:
+        ValueError: If there is no such attribute, or what it says of labels may not hold after they were corrected.
+    """
     positions: np.ndarray | None = None
     seen = []
     while True:
         seen.append(type(dataset).__name__)
         if isinstance(dataset, Corrected):
-            if dataset.relabelled:
+            if dataset.relabelled and argument == "known_issues":
                 raise ValueError(
                     f"known_issues={name!r}: {len(dataset.relabelled):,} labels of the training dataset were corrected by"
                     f" {dataset.decisions.path}, and what was known of them before may not hold now. Give the indices in the"
@@ -265,6 +282,6 @@ def _attribute(dataset: Any, name: str) -> tuple[Any, np.ndarray | None]:
             dataset = dataset.dataset
         else:
             raise ValueError(
-                f"known_issues={name!r}: expected an attribute of the training dataset, found none on {' > '.join(seen)}."
-                " Give indices, or name an attribute that holds indices or one boolean a sample."
+                f"{argument}={name!r}: expected an attribute of the training dataset, found none on {' > '.join(seen)}."
+                f" {_REMEDIES[argument]}"
             )

@@ -1,4 +1,4 @@
-"""``scores.parquet``, ``attributions.parquet`` and ``attributions_full.parquet``."""
+"""``scores.parquet``, ``groups.parquet``, ``attributions.parquet`` and ``attributions_full.parquet``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_inf.audit.heldout import HeldOut
+from lightning_inf.audit.groups import GroupScores
 from lightning_inf.audit.mislabeled import LabelIssues
+from lightning_inf.data.groups import Groups
 from lightning_inf.files import atomic
 from lightning_inf.methods.collect import Ends
 
@@ -38,6 +40,7 @@ def write_scores(
     name_of: Callable[[int], str],
     class_names: list[str] | None,
     flags: Mapping[str, np.ma.MaskedArray] | None = None,
+    groups: Groups | None = None,
 ) -> None:
     """Write one row a training sample, in dataset order.
 
@@ -50,6 +53,7 @@ def write_scores(
         name_of: Names a sample.
         class_names: Names of the classes.
         flags: Further findings of shape ``(samples,)`` by column; masked values become null.
+        groups: What samples belong to; the column is there only where they belong to something.
     """
     # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
     # those of methods that did not run are not.
@@ -66,6 +70,7 @@ def write_scores(
             "sample_id": _names(name_of, range(*rows.indices(samples))),
             "label": _integers(label, label >= 0),
             "label_name": _class_names(label, class_names),
+            **({} if groups is None else {"group": _class_names(groups.codes[rows], groups.names)}),
             "suggested_label": _integers(suggested, suggested >= 0),
             "suggested_label_name": _class_names(suggested, class_names),
             "suggested_confidence": _floats(issues.confidence[rows] if issues else None, len(label), pa.float32()),
@@ -89,6 +94,37 @@ def write_scores(
         return pa.table(data)
 
     _write(path, (table(slice(start, start + _ROWS)) for start in range(0, max(samples, 1), _ROWS)))
+
+
+def write_groups(
+    path: Path,
+    names: Sequence[str],
+    samples: np.ndarray,
+    judged: np.ndarray | None,
+    issues: np.ndarray | None,
+    scores: Mapping[str, GroupScores],
+) -> None:
+    """Write one row a group of training samples.
+
+    Args:
+        path: ``groups.parquet``.
+        names: Of the groups.
+        samples: How many samples each has; shape ``(groups,)``, as all arrays here.
+        judged: Of how many of them something is known about the label; None where there are no classes.
+        issues: How many of those are label issues; None where there are no classes.
+        scores: Sums and means by score.
+    """
+    data: dict[str, pa.Array] = {
+        "group": pa.array([_clean(name) for name in names], pa.string()),
+        "samples": pa.array(samples, pa.int64()),
+        "judged": pa.nulls(len(names), pa.int64()) if judged is None else pa.array(judged, pa.int64()),
+        "label_issues": pa.nulls(len(names), pa.int64()) if issues is None else pa.array(issues, pa.int64()),
+    }
+    for name, found in scores.items():
+        data[f"{name}_scored"] = pa.array(found.scored, pa.int64())
+        for part in ("total", "mean", "low", "high"):
+            data[f"{name}_{part}"] = _floats(getattr(found, part), len(names), pa.float64())
+    _write(path, iter([pa.table(data)]))
 
 
 def write_attributions(

@@ -9,7 +9,7 @@ from lightning_inf.metrics.functional.detection import (
     precision_recall_at_k,
     target_rank,
 )
-from lightning_inf.metrics.functional.intervals import bootstrap_mean_interval, wilson_interval
+from lightning_inf.metrics.functional.intervals import bootstrap_mean_interval, t_quantile, wilson_interval
 from lightning_inf.metrics.functional.removal import area_between, mean_by_amount
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "rank_average",
     "spearman",
     "split_half_correlation",
+    "t_quantile",
     "target_rank",
     "wilson_interval",
 ]

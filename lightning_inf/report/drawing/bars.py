@@ -37,6 +37,44 @@ def share_bar(share: float, low: float, high: float, largest: float) -> Markup:
     )
 
 
+def interval_bar(value: float, low: float | None, high: float | None, least: float, largest: float) -> Markup:
+    """Draw a signed number and its interval on a scale that all rows have in common, with a line at zero.
+
+    Args:
+        value: The number, which stands beside it in the table.
+        low: Lower end of its interval; None where it has none.
+        high: Upper end.
+        least: One end of the scale, at most 0.
+        largest: The other, at least 0.
+    """
+    x = Scale(least, largest, 1, WIDTH - 1)
+    zero, end, middle = x(0.0), x(value), HEIGHT / 2
+    parts = [
+        element("rect", x=zero - 0.5, y=0, width=1, height=HEIGHT, class_="zero"),
+        element(
+            "rect",
+            x=min(zero, end),
+            y=3,
+            width=abs(end - zero),
+            height=HEIGHT - 6,
+            class_="minus" if value < 0 else "plus",
+        ),
+    ]
+    if low is not None and high is not None:
+        a, b = x(max(low, least)), x(min(high, largest))
+        parts.append(element("line", x1=a, x2=b, y1=middle, y2=middle, class_="whisker"))
+    return element(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        width=WIDTH,
+        height=HEIGHT,
+        class_="bar",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
 def signed_bar(value: float, largest: float) -> Markup:
     """Draw a signed number from a line in the middle: to the right where it is positive, to the left where negative.
 

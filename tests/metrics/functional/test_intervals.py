@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_inf.metrics.functional import bootstrap_mean_interval, intervals, wilson_interval
+from lightning_inf.metrics.functional import bootstrap_mean_interval, intervals, t_quantile, wilson_interval
 
 
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95]))
@@ -75,3 +75,15 @@ def test_refuses_odd_confidence_and_resamples():
             wilson_interval(1, 2, confidence)
     with pytest.raises(ValueError, match="at least one resample"):
         bootstrap_mean_interval(torch.zeros(2), resamples=0)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 30, 1000])
+@pytest.mark.parametrize("probability", [0.005, 0.025, 0.3, 0.5, 0.9, 0.975, 0.995])
+def test_t_quantile_is_scipys(probability, degrees):
+    error = 2e-3 if 0.025 <= probability <= 0.975 else 1e-2
+    assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=error, abs=1e-12)
+
+
+def test_t_quantile_needs_a_degree_of_freedom():
+    with pytest.raises(ValueError, match="at least one degree of freedom, found 0"):
+        t_quantile(0.9, 0)
