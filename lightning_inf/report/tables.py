@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.audit.groups import GroupScores
+from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.audit.mislabeled import LabelIssues
 from lightning_inf.data.groups import Groups
 from lightning_inf.files import atomic
