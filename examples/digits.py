@@ -26,6 +26,7 @@ class FlippedDigits(Dataset[tuple[Tensor, int]]):
 
     Attributes:
         targets: The labels that training sees.
+        truth: The labels that are right.
         known_issues: One boolean a sample: whether its label was flipped.
         classes: Names of the classes.
     """
@@ -36,6 +37,7 @@ class FlippedDigits(Dataset[tuple[Tensor, int]]):
         generator = np.random.default_rng(seed)
         chosen = generator.choice(len(labels), round(flips * len(labels)), replace=False)
         self.images = images
+        self.truth = labels
         self.known_issues = np.zeros(len(labels), dtype=bool)
         self.known_issues[chosen] = True
         self.targets = labels.copy()

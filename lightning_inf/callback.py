@@ -65,6 +65,9 @@ class InfluenceCallback(Callback):
             that some truth is known: the label score is weighed and its curve fitted by it. They have no scores, are
             never reported, and are listed in ``summary.json``. The data need integer ``targets`` or the hook
             ``influence_relabel(item, label)``. Default: none.
+        decisions: A ``decisions.csv`` that an earlier report exported: the report shows what was decided, and how precise
+            the ranking turned out to be. Default: the decisions that the training dataset was corrected by, if it is one
+            of :func:`~lightning_inf.apply_decisions`.
         dirpath: The run directory. Default: ``influence`` in the log directory.
         budget: The most time the analysis may take: seconds, ``"3 epochs"`` (of training; never below a minute),
             ``"10 min"``, or null. Over it, checkpoints are left out first, then questions about single references.
@@ -107,6 +110,7 @@ class InfluenceCallback(Callback):
         known_issues: list[int] | str | None = None,
         groups: list[Any] | str | None = None,
         calibration_flips: float | None = None,
+        decisions: str | None = None,
         dirpath: str | None = None,
         budget: float | str | None = "3 epochs",
         max_samples: int | None = None,
@@ -141,6 +145,7 @@ class InfluenceCallback(Callback):
             chunk_size=chunk_size,
             seed=seed,
             trusted_globals=tuple(trusted_globals or ()),
+            decisions=decisions,
         )
         for name, value, allowed in (
             ("weights", weights, ("current", "averaged")),

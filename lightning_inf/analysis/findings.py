@@ -21,6 +21,7 @@ from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.score import FULL
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.audit.agreement import agreement, most_different
+from lightning_inf.audit.decided import decided
 from lightning_inf.audit.mislabeled import LabelIssues, complete_label_score, label_issues, per_class
 from lightning_inf.audit.nonfinite import non_finite
 from lightning_inf.audit.ranks import rank
@@ -113,6 +114,7 @@ def write_findings(
         "groups": write_groups(directory, settings.methods, groups, columns, issues),
         "known_issues": _truth(settings, known, scores, ranks),
         "agreement": compared,
+        "decided": decided(subject.reviewed, issues.is_issue if issues else None),
         "calibration": describe_planted(settings.calibration, account.planted),
         "non_finite": non_finite(_scored_columns(settings, columns), scores.scored),
         "left_out": _left_out(account.extent, samples, len(scores.scored), settings) + no_groups(settings, groups),

@@ -18,8 +18,9 @@ from lightning_inf.checkpoints.find import check_model, require_learning_rates, 
 from lightning_inf.checkpoints.optimizer_states import with_optimizer_states
 from lightning_inf.data.batches import ToDevice, fetch
 from lightning_inf.data.groups import given_groups
-from lightning_inf.data.identity import known_indices
+from lightning_inf.data.identity import known_indices, namer
 from lightning_inf.data.references import References
+from lightning_inf.data.reviewed import Reviewed, find_reviewed
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
 from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
@@ -39,6 +40,7 @@ class Subject:
         transfer: Moves a batch to the device.
         batch_size: Samples in a batch of the sweep.
         parameters: Names of the parameters that influence is taken through, None for all trainable ones.
+        reviewed: What was decided about the training samples before, None for nothing.
     """
 
     model: SampleModel
@@ -47,6 +49,7 @@ class Subject:
     transfer: ToDevice
     batch_size: int
     parameters: frozenset[str] | None = None
+    reviewed: Reviewed | None = None
 
 
 def check_strategy(trainer: Trainer) -> None:
@@ -140,6 +143,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
         parameters = chosen_names(stand_in, settings.parameters)
     except ValueError as error:
         raise MisconfigurationException(f"{type(module).__name__}: {error}") from error
+    # Read before training: a file that can't be is no reason to lose a fitted model's report.
+    reviewed = find_reviewed(settings.decisions, train.dataset, namer(trainer, module, train.dataset))
     if settings.known_issues is not None:
         known_indices(settings.known_issues, train.dataset, len(train))
     if settings.groups is not None:
@@ -152,7 +157,7 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     references = References.choose(held_out, transfer, reference_batch, settings.seed)
     _check_references(model, references)
     _check_margin(model, references, settings)
-    return Subject(model, train, references, transfer, batch_size, parameters)
+    return Subject(model, train, references, transfer, batch_size, parameters, reviewed)
 
 
 def _check_references(model: SampleModel, references: References) -> None:

@@ -47,6 +47,7 @@ class Settings:
     seed: int = 0
     trusted_globals: tuple[Any, ...] = ()
     calibration: Calibration | None = None
+    decisions: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before anything runs.

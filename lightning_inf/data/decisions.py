@@ -14,8 +14,9 @@ from lightning_inf.files import atomic
 KINDS = ("accept", "keep", "relabel", "drop", "unsure")
 COLUMNS = (
     *("sample_id", "index", "given_label", "decision", "new_label", "reviewer", "note", "decided_at", "run_id"),
-    *("fingerprint",),
+    *("fingerprint", "is_label_issue"),
 )
+_BOOLEANS = {"": None, "true": True, "false": False}
 _NEEDED = ("index", "given_label", "decision", "new_label", "fingerprint")
 #: A spreadsheet would take cells that start with these for formulas; exports put an apostrophe before them.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -35,6 +36,7 @@ class Decision:
         note: Why.
         decided_at: When.
         run_id: Of the run whose report was reviewed.
+        suspect: Whether its label was an issue there; None where the file does not say.
         line: Where it stands in the file.
     """
 
@@ -47,6 +49,7 @@ class Decision:
     note: str = ""
     decided_at: str = ""
     run_id: str = ""
+    suspect: bool | None = None
     line: int = 0
 
     @property
@@ -140,8 +143,11 @@ def write_decisions(path: str | os.PathLike[str], rows: Iterable[Decision], fing
         writer.writerow(COLUMNS)
         for row in rows:
             numbers = ["" if value is None else str(value) for value in (row.given_label, row.new_label)]
-            cells = (row.sample_id, str(row.index), numbers[0], row.kind, numbers[1], row.reviewer, row.note)
-            writer.writerow([_disarmed(cell) for cell in (*cells, row.decided_at, row.run_id, fingerprint)])
+            cells: tuple[str, ...] = (row.sample_id, str(row.index), numbers[0], row.kind, numbers[1])
+            cells = (*cells, row.reviewer, row.note)
+            suspect = "" if row.suspect is None else str(row.suspect).lower()
+            cells = (*cells, row.decided_at, row.run_id, fingerprint, suspect)
+            writer.writerow([_disarmed(cell) for cell in cells])
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -196,8 +202,13 @@ def _decision(where: str, line: int, cells: Mapping[str, str]) -> Decision:
         raise ValueError(f"{where}: expected {wanted}, found {found}. The decision {kind!r} can't be read otherwise.")
     if not cells["fingerprint"].strip():
         raise ValueError(f"{where}: expected the fingerprint of the dataset, found none. Export the decisions again.")
+    suspect = cells.get("is_label_issue", "").strip().lower()
+    if suspect not in ("", "true", "false"):
+        raise ValueError(f"{where}: expected is_label_issue to be true, false or empty, found {suspect!r}.")
     texts = {name: cells.get(name, "") for name in ("reviewer", "note", "decided_at", "run_id")}
-    return Decision(index, cells.get("sample_id") or str(index), given, kind, new, line=line, **texts)
+    return Decision(
+        index, cells.get("sample_id") or str(index), given, kind, new, suspect=_BOOLEANS[suspect], line=line, **texts
+    )
 
 
 def _integer(where: str, name: str, cell: str) -> int | None:

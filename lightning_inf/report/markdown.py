@@ -10,6 +10,7 @@ from typing import Any
 from lightning_inf.files import atomic
 from lightning_inf.report.format import count, number, share
 from lightning_inf.report.run import SAMPLE, SUGGESTION, Run
+from lightning_inf.report.sentences import finding
 from lightning_inf.report.terminal import visible
 
 SUSPECTS = 20
@@ -36,7 +37,7 @@ def render(directory: str | Path) -> Path:
         PosixPath('lightning_logs/version_0/influence/report.md')
     """
     run = Run(directory)
-    parts = [_head(run), _findings(run), _suspects(run), _classes(run), _left_out(run)]
+    parts = [_head(run), _findings(run), _decided(run), _suspects(run), _classes(run), _left_out(run)]
     path = run.directory / "report.md"
     with atomic(path) as temporary:
         temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -96,6 +97,11 @@ def _findings(run: Run) -> str:
             ]
         )
     return _table(["Issue", "Samples, 95 % interval", "Share", "Rule"], rows, {1, 2})
+
+
+def _decided(run: Run) -> str:
+    found = run.summary.get("decided")
+    return f"Decided before: {_plain(finding(found))}" if found else ""
 
 
 def _suspects(run: Run) -> str:

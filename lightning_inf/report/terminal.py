@@ -11,6 +11,8 @@ from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
+from lightning_inf.report.sentences import finding
+
 SUSPECTS = 5
 # How many columns of ranks fit beside the sample and its labels, by the width of the console.
 RANK_COLUMNS = {100: 3, 72: 2, 60: 1}
@@ -71,7 +73,7 @@ def summarize(
     _paragraph(console, str(summary.get("verdict") or "No verdict."), lines=3, style="bold")
     if rows:
         console.print(_suspects(console, summary, rows[:SUSPECTS]))
-    for line in (_counts(summary), _known(summary), _left_out(summary)):
+    for line in (_counts(summary), _known(summary), _decided(summary), _left_out(summary)):
         if line:
             _paragraph(console, line, lines=2)
     for name in ("report.html", "scores.parquet"):
@@ -174,6 +176,11 @@ def _known(summary: dict[str, Any]) -> str:
     listed = ", ".join(f"{name} {_number(score)}" for name, score in scores)
     chance = _number(known.get("prevalence"))
     return f"Average precision on {_count(known.get('count'))} known issues (chance {chance}): {listed}"
+
+
+def _decided(summary: dict[str, Any]) -> str:
+    decided = summary.get("decided")
+    return f"Decided before: {finding(decided)}" if decided else ""
 
 
 def _left_out(summary: dict[str, Any]) -> str:

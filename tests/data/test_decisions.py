@@ -32,7 +32,7 @@ HOSTILE = [
 def file_of(folder: Path, *rows: str, header: str = ",".join(COLUMNS)) -> Path:
     """A file with these rows, of which only the first five cells are given."""
     path = folder / "decisions.csv"
-    cells = [f"{row},,,,,{PRINT}" for row in rows]
+    cells = [f"{row},,,,,{PRINT}," for row in rows]
     path.write_text("\r\n".join([header, *cells, ""]), encoding="utf-8", newline="")
     return path
 
@@ -40,8 +40,8 @@ def file_of(folder: Path, *rows: str, header: str = ",".join(COLUMNS)) -> Path:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = [
         Decision(0, "a/0.png", 1, "accept", 2, "me", "note", "2026-01-01T00:00:00Z", "0123456789ab"),
-        Decision(7, "a/7.png", 1, "keep", None, "me", "", "", "other"),
-        Decision(3, "a/3.png", None, "drop"),
+        Decision(7, "a/7.png", 1, "keep", None, "me", "", "", "other", True),
+        Decision(3, "a/3.png", None, "drop", suspect=False),
         Decision(4, "a/4.png", 0, "unsure"),
     ]
     write_decisions(tmp_path / "d.csv", rows, PRINT)
@@ -72,13 +72,13 @@ def test_relabelling_to_the_given_label_is_keeping(tmp_path: Path) -> None:
 
 def test_what_a_spreadsheet_does_is_read(tmp_path: Path) -> None:
     path = file_of(tmp_path, "a,0,2, Keep ,", "b,1,2,KEEP,")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b",,,,,,,,,\r\n\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b",,,,,,,,,,\r\n\r\n")
     assert [row.kind for row in read_decisions(path).rows] == ["keep", "keep"]
 
 
 def test_lines_are_counted_through_notes_of_several_lines(tmp_path: Path) -> None:
     path = file_of(tmp_path)
-    rows = f'a,0,1,keep,,me,"two\nlines",,,{PRINT}\r\nb,1,1,maybe,,,,,,{PRINT}\r\n'
+    rows = f'a,0,1,keep,,me,"two\nlines",,,{PRINT},\r\nb,1,1,maybe,,,,,,{PRINT},\r\n'
     path.write_text(path.read_text() + rows, newline="")
     with pytest.raises(ValueError, match="line 4: expected the decision"):
         read_decisions(path)
@@ -106,8 +106,9 @@ def test_a_file_without_rows_holds_no_decisions(tmp_path: Path) -> None:
         (["a,0,1,relabel,"], "line 2: expected the class index of the new label, found none"),
         (["a,0,1,accept,"], "line 2: expected the class index of the new label, found none"),
         (["a,0,1,keep,2"], "line 2: expected no new_label beside 'keep', found 2"),
+        (["a,0,1,keep,,,,,,60-a-b,maybe"], "expected 11 cells"),
         (["a,0,1,drop,0"], "line 2: expected no new_label beside 'drop', found 0"),
-        (["a,b,0,1,keep,"], "line 2: expected 10 cells as in the header, found 11.*double quotes"),
+        (["a,b,0,1,keep,"], "line 2: expected 11 cells as in the header, found 12.*double quotes"),
     ],
 )
 def test_rows_that_contradict_themselves(tmp_path: Path, rows: list[str], said: str) -> None:

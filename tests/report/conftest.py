@@ -160,6 +160,7 @@ def summary_of(columns: dict[str, list[Any]], names: list[str] | None, known: in
                 {"scores": ["label_score", "tracin"], "samples": samples, "spearman": None, "overlap": None},
             ],
         },
+        "decided": None,
         "non_finite": [{"column": "loss", "count": 1, "indices": [17]}],
         "left_out": ["curvature: it would have taken 400 s of a budget of 60 s"],
         "cost": {"estimated_seconds": 3.2, "budget_seconds": 60.0, "passes": 1, "disk_bytes": 12345},

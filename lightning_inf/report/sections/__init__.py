@@ -10,6 +10,7 @@ from __future__ import annotations
 from lightning_inf.report.sections import (
     agreement,
     classes,
+    decided,
     duplicates,
     dynamics,
     groups,
@@ -25,6 +26,7 @@ from lightning_inf.report.sections import (
 SECTIONS = (
     verdict,
     suspects,
+    decided,
     classes,
     groups,
     self_influence,
