@@ -14,7 +14,7 @@ from lightning_inf.report.schema import read_summary
 
 
 def test_a_review_makes_the_model_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = main(tmp_path, samples=600, epochs=5)
+    before, after = main(tmp_path, samples=600, epochs=10)
     assert after >= before + 0.02
     printed = capsys.readouterr().out
     assert f"Test accuracy before the review {before:.1%}, after it {after:.1%}." in printed
