@@ -13,6 +13,8 @@ from lightning_inf.files import atomic
 FILE = "curves.npz"
 #: The most epochs that are kept: evenly spaced ones, the first and the last among them.
 EPOCHS = 200
+#: The most samples that a median is taken of.
+MEDIAN = 100_000
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class SampleCurves:
         epoch: Numbers of the epochs, from 1, shape ``(e,)``.
         loss: Loss of each sample in each epoch, shape ``(m, e)``; NaN where it was not seen.
         margin: The given label's logit minus the largest other, shape ``(m, e)``; NaN where it is not known.
+        typical_loss: Median over all samples, shape ``(e,)``; over an evenly spaced part where there are very many.
+        typical_margin: The same of the margin.
     """
 
     index: np.ndarray
     epoch: np.ndarray
     loss: np.ndarray
     margin: np.ndarray
+    typical_loss: np.ndarray
+    typical_margin: np.ndarray
 
     def of(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Give loss and margin of a sample, shape ``(e,)`` each; None where its curves were not kept."""
@@ -52,11 +58,21 @@ def write_curves(path: Path, recorded: np.ndarray | None, indices: Sequence[int]
         return
     chosen = np.unique(np.asarray(indices, dtype=np.int64))
     kept = np.unique(np.linspace(0, len(recorded) - 1, min(EPOCHS, len(recorded))).round().astype(int))
-    values = np.stack([np.asarray(recorded[epoch])[chosen][:, (0, 2)] for epoch in kept], axis=1)
+    values = np.stack([recorded[epoch][chosen][:, (0, 2)] for epoch in kept], axis=1)
+    part = np.linspace(0, recorded.shape[1] - 1, min(MEDIAN, recorded.shape[1])).round().astype(np.int64)
+    typical = np.stack([_median(recorded[epoch][part][:, (0, 2)]) for epoch in kept])
     limit = float(np.finfo(np.float16).max)
-    halves = np.clip(values, -limit, limit).astype(np.float16)  # clip leaves NaN as it is
+    halves, middle = (np.clip(part, -limit, limit).astype(np.float16) for part in (values, typical))  # NaN stays NaN
+    curves = {"loss": halves[..., 0], "margin": halves[..., 1]}
+    curves |= {"typical_loss": middle[:, 0], "typical_margin": middle[:, 1]}
     with atomic(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, index=chosen, epoch=kept + 1, loss=halves[..., 0], margin=halves[..., 1])
+        np.savez_compressed(stream, index=chosen, epoch=kept + 1, **curves)  # type: ignore[arg-type]
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """Median of each column, NaN where it has no finite value."""
+    columns = (column[np.isfinite(column)] for column in rows.T)
+    return np.array([np.median(column) if len(column) else np.nan for column in columns])
 
 
 def read_curves(directory: Path) -> SampleCurves | None:
@@ -65,4 +81,4 @@ def read_curves(directory: Path) -> SampleCurves | None:
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as file:
-        return SampleCurves(**{name: file[name] for name in ("index", "epoch", "loss", "margin")})
+        return SampleCurves(**{name: file[name] for name in SampleCurves.__dataclass_fields__})

@@ -4,12 +4,80 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from markupsafe import Markup
+
+from lightning_inf.audit.agreement import both_ranked, disagreement, overlap_curve
+from lightning_inf.report.drawing.density import density
+from lightning_inf.report.drawing.lines import Curve, lines
+from lightning_inf.report.drawing.plane import Axis
 from lightning_inf.report.run import Run
+from lightning_inf.report.sections.galleries import tiles
 
 TITLE = "Agreement"
+#: How many samples of each kind of disagreement are shown.
+EACH = 8
 
 
 def context(run: Run) -> dict[str, Any] | None:
-    """Give the pairs of rankings; one ranking alone agrees with nobody."""
+    """Give the pairs of rankings, and the two that are least alike side by side; one alone agrees with nobody."""
     found = run.summary.get("agreement")
-    return {"agreement": found} if found and found["pairs"] else None
+    if not found or not found["pairs"]:
+        return None
+    names = found.get("shown") or found["pairs"][0]["scores"]
+    pair = next((p for p in found["pairs"] if set(p["scores"]) == set(names)), found["pairs"][0])
+    return {"agreement": found, "pair": pair, **_side_by_side(run, list(names))}
+
+
+def _side_by_side(run: Run, names: list[str]) -> dict[str, Any]:
+    ranks = [_rank(run, name) for name in names]
+    nothing: dict[str, Any] = {"names": names, "hexbin": None, "overlap": None, "apart": []}
+    if any(rank is None for rank in ranks):
+        return nothing
+    first, second = (np.nan_to_num(rank).astype(np.int64) for rank in ranks if rank is not None)
+    if len(both_ranked(first, second)[0]) < 2:
+        return nothing
+    apart = []
+    for one, other, a, b in ((*names, first, second), (*names[::-1], second, first)):
+        indices = disagreement(a, b, EACH)
+        notes = {i: f"{a[i]:,} by {one}, {b[i]:,} by {other}" for i in indices}
+        apart.append({"high": one, "low": other, "rows": tiles(run, indices, notes)})
+    return {
+        "names": names,
+        "hexbin": _hexbin(run, names, first, second),
+        "overlap": _overlap(names, first, second),
+        "apart": apart,
+    }
+
+
+def _rank(run: Run, score: str) -> np.ndarray | None:
+    """Read the ranks that belong to a column of scores."""
+    for method in run.summary["methods"]:
+        if score in method["columns"]:
+            return run.column(method["rank_column"])
+    return run.column(f"{score.removesuffix('_score')}_rank")
+
+
+def _hexbin(run: Run, names: list[str], first: np.ndarray, second: np.ndarray) -> Markup:
+    x, y = (np.where(rank > 0, rank, np.nan).astype(np.float64) for rank in (first, second))
+    axes = [
+        Axis(1.0, float(max(rank.max(), 2)), f"rank by {name}")
+        for rank, name in ((first, names[0]), (second, names[1]))
+    ]
+    flags = run.column("is_label_issue")
+    marked = None if flags is None or not np.isfinite(flags).any() else np.nan_to_num(flags) > 0
+    return density("agreement-ranks", x, y, axes[0], axes[1], f"Ranks by {names[0]} and {names[1]}", marked)
+
+
+def _overlap(names: list[str], first: np.ndarray, second: np.ndarray) -> Markup:
+    found = overlap_curve(first, second)
+    k = np.array(found["k"], dtype=np.float64)
+    across, up = Axis.of(k, "k", log=True), Axis(0.0, 1.0, "shared by the first k of both")
+    curves = [
+        Curve("found", k, np.array(found["overlap"])),
+        Curve("unrelated rankings, on average", k, np.array(found["random"]), plain=True),
+    ]
+    middle = len(k) // 2
+    first_k, shared, chance = (found[name][middle] for name in ("k", "overlap", "random"))
+    text = f"Among the first {first_k:,}, {shared:.0%} are shared; by chance {chance:.0%}."
+    return lines("agreement-overlap", curves, across, up, f"Overlap of {names[0]} and {names[1]}", text)
