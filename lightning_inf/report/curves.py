@@ -66,7 +66,7 @@ def write_curves(path: Path, recorded: np.ndarray | None, indices: Sequence[int]
     curves = {"loss": halves[..., 0], "margin": halves[..., 1]}
     curves |= {"typical_loss": middle[:, 0], "typical_margin": middle[:, 1]}
     with atomic(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, index=chosen, epoch=kept + 1, **curves)  # type: ignore[arg-type]
+        np.savez_compressed(stream, index=chosen, epoch=kept + 1, **curves)
 
 
 def _median(rows: np.ndarray) -> np.ndarray:
