@@ -267,14 +267,17 @@ def test_average_precision_stands_in_every_heading_or_nowhere(make_run: MakeRun)
 
 
 def test_a_reference_shows_five_each_way_with_the_sign_as_a_direction(make_run: MakeRun) -> None:
-    part = section(page_of(make_run(references=20)), "references")
-    assert part.count("<details") == 16
-    assert "the first 16 are shown" in part
-    first = part.split("<details")[1]
+    part = section(page_of(make_run(references=60)), "references").split('id="single-references"')[1]
+    assert part.count("data-name=") == 48
+    assert "the first 48 stand here" in page_of(make_run(references=60))
+    first = part.split("data-name=")[1]
     assert first.count('class="plus"') == first.count('class="minus"') == 5
-    widths = [int(width) for width in re.findall(r'class="plus" x="61" y="2" width="(\d+)"', first)]
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="10" class="plus"', first)]
+    assert len(widths) == 5
     assert widths == sorted(widths, reverse=True)
-    assert max(int(width) for width in re.findall(r'class="(?:plus|minus)"[^>]*width="(\d+)"', first)) == 60
+    # The strongest of both sides reaches the end of the scale.
+    both = [float(width) for width in re.findall(r'width="([\d.]+)" height="10" class="(?:plus|minus)"', first)]
+    assert max(both) == 79.5
 
 
 def test_many_classes_are_cut_to_the_worst_fifty(make_run: MakeRun) -> None:
@@ -327,7 +330,7 @@ def test_no_method_at_all(make_run: MakeRun) -> None:
 
     page = page_of(make_run(change=change, references=0))
     assert "No method that uses held-out references" in page
-    assert "Self-influence was not part of this run." in page
+    assert "Self-influence was not part of this run" in page
 
 
 def test_nothing_suspicious_is_said_so(make_run: MakeRun) -> None:

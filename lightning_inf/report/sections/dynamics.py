@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from lightning_inf.report.curves import SampleCurves, read_curves
 from lightning_inf.report.drawing.density import density
 from lightning_inf.report.drawing.lines import Curve, lines
-from lightning_inf.report.drawing.plane import HEIGHT, WIDTH, Axis, x_of, y_of
+from lightning_inf.report.drawing.plane import Axis, x_of, y_of
 from lightning_inf.report.run import Run
 from lightning_inf.report.sections.galleries import tiles
 from lightning_inf.report.sections.ranking import of_kind
@@ -26,7 +25,7 @@ def context(run: Run) -> dict[str, Any]:
     kept = read_curves(run.directory)
     found = _chosen(run, kept) if kept is not None else None
     return {
-        "recording": run.summary["recording"],
+        "recording": run.summary.get("recording") or {},
         "map": _map(run),
         "regions": _regions(run),
         "curves": found,
@@ -87,10 +86,8 @@ def _chosen(run: Run, kept: SampleCurves) -> dict[str, Any] | None:
     return {
         "drawn": drawn,
         "tiles": tiles(run, chosen),
-        # Numbers only, so nothing in it needs escaping.
-        "data": Markup(json.dumps({"index": chosen, "x": x_of(across, x).round(1).tolist(), "y": paths})),
+        "data": {"index": chosen, "x": x_of(across, x).round(1).tolist(), "y": paths},
         "samples": len(chosen),
-        "size": (WIDTH, HEIGHT),
     }
 
 

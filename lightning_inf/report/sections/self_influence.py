@@ -30,7 +30,8 @@ def context(run: Run) -> dict[str, Any]:
     if found is None or values is None or ranks is None or not np.isfinite(values).any():
         return {**nothing, "curve": None, "density": None, "rare": [], "wrong": []}
     flags = run.column("is_label_issue")
-    is_issue = np.zeros(len(values), dtype=bool) if flags is None else np.nan_to_num(flags) > 0
+    judged = flags is not None and bool(np.isfinite(flags).any())
+    is_issue = np.nan_to_num(flags) > 0 if judged and flags is not None else np.zeros(len(values), dtype=bool)
     said = run.summary.get("memorized")
     fence = said["threshold"] if said else None
     rare, wrong = ends(np.nan_to_num(ranks).astype(np.int64), is_issue, LENGTH)
@@ -38,9 +39,9 @@ def context(run: Run) -> dict[str, Any]:
     return {
         **nothing,
         "memorized": said,
-        "judged": flags is not None and bool(np.isfinite(flags).any()),
+        "judged": judged,
         "curve": _curve(values, found.score, fence),
-        "density": _density(values, run.column("loss"), is_issue if flags is not None else None, found.score, fence),
+        "density": _density(values, run.column("loss"), is_issue if judged else None, found.score, fence),
         "rare": tiles(run, rare, notes),
         "wrong": tiles(run, wrong, notes),
     }
