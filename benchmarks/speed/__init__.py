@@ -1,0 +1,1 @@
+"""What attribution costs, in bare forward sweeps over the training set: this package, its peers, and a plain loop."""

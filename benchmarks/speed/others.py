@@ -1,0 +1,83 @@
+"""The rows that are no comparison of analyses with a bare sweep: processes, recording, import, and what is merged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from benchmarks import recording
+from benchmarks.data import Images
+from benchmarks.nets import TwoConv
+from benchmarks.speed import ours
+from benchmarks.speed.problems import Problem
+from benchmarks.speed.questions import Question
+from benchmarks.timing import Spread, alternate
+
+#: Times of an import in a new interpreter, and which of our heavy dependencies it leaves loaded.
+_IMPORT = """
+import sys, time
+import torch
+began = time.process_time()
+import lightning.pytorch
+between = time.process_time()
+heavy = ("pyarrow", "jinja2", "jsonargparse", "torchvision")
+before = [name for name in heavy if name in sys.modules]
+import lightning_inf
+print(between - began, time.process_time() - between, *[name for name in heavy if name in sys.modules and name not in before])
+"""
+
+
+def processes(problem: Problem, samples: int, pairs: int) -> dict[str, Any]:
+    """Compare two processes with one, each with one thread, after what is done once is taken off.
+
+    The figure is T(1 process) / T(2 processes) in wall-clock time; it is measured on a machine with at least two cores
+    that has nothing else to do.
+    """
+    question = Question("self_influence", 5)
+    two = {"trainer": {"devices": 2, "strategy": "ddp_fork"}}
+    # A batch a process at the least, so that both have something to do.
+    few = {"max_samples": 128, "chunk_size": 64}
+    chunk = -(-samples // 16)
+    works = {
+        "one": lambda: ours.analyse(problem, question, samples, chunk_size=chunk),
+        "one_once": lambda: ours.analyse(problem, question, samples, **few),
+        "two": lambda: ours.analyse(problem, question, samples, chunk_size=chunk, **_copy(two)),
+        "two_once": lambda: ours.analyse(problem, question, samples, **few, **_copy(two)),
+    }
+    found = alternate(lambda: None, works, pairs, warm_up=False)
+    rows = [{name: seconds["wall"] for name, seconds in row.items()} for row in found]
+    speedup = [(row["one"] - row["one_once"]) / (row["two"] - row["two_once"]) for row in rows]
+    whole = [row["one"] / row["two"] for row in rows]
+    return {"samples": samples, "pairs": pairs, "wall": vars(Spread.of(speedup)), "whole": vars(Spread.of(whole))}
+
+
+def recorded(problem: Problem, samples: int, pairs: int) -> dict[str, Any]:
+    """Measure the share of an epoch that recording and capturing take: see :mod:`benchmarks.recording`."""
+    x, y = (tensor[:samples] for tensor in problem.train)
+
+    def make() -> tuple[Any, Any]:
+        loader = DataLoader(Images(x, y.numpy()), 64, shuffle=True)
+        references = DataLoader(Images(x[:64], y[:64].numpy()), 64)
+        return TwoConv(), {"train_dataloaders": loader, "val_dataloaders": references}
+
+    return {"samples": samples, **recording.compare("fashion_mnist", make, pairs)}
+
+
+def imported(pairs: int) -> dict[str, Any]:
+    """Import the package behind lightning.pytorch in new interpreters: what it adds, and what it loads."""
+    shares, loaded = [], set()
+    for _ in range(pairs):
+        command = [sys.executable, "-W", "ignore", "-c", _IMPORT]
+        done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        shares.append(float(done[1]) / float(done[0]))
+        loaded |= set(done[2:])
+    return {"pairs": pairs, "cpu": vars(Spread.of(shares)), "loaded": sorted(loaded)}
+
+
+def _copy(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: dict(value) for name, value in options.items()}
+
+

@@ -1,0 +1,84 @@
+"""This package through its public path: a Trainer, a callback, ``influence``, and the files that it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from torch.utils.data import TensorDataset
+
+from benchmarks.speed.problems import Problem
+from benchmarks.speed.questions import Question
+from benchmarks.training import quiet_trainer
+from lightning_inf import ForwardINF, InfluenceCallback, SelfInfluence, TracIn, influence
+from lightning_inf.methods.method import Method
+
+#: The method of each kind, and how long and how many its steps are: the defaults.
+METHODS: dict[str, type[Method]] = {
+    "forward_inf": ForwardINF,
+    "tracin": TracIn,
+    "self_influence": SelfInfluence,
+    "head": TracIn,
+}
+
+
+def scores(problem: Problem, question: Question, samples: int) -> np.ndarray:
+    """Ask, and read what was written.
+
+    Args:
+        problem: Model and data.
+        question: What is asked.
+        samples: How many training samples there are.
+
+    Returns:
+        Shape ``(references, samples)``; one row without references.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        name = _analyse(problem, question, samples, Path(folder), {}).name
+        if question.references > 1:
+            table = pq.read_table(Path(folder) / "attributions_full.parquet")
+            return np.stack([table[f"{name}[{r}]"].to_numpy() for r in range(question.references)])
+        return pq.read_table(Path(folder) / "scores.parquet")[name].to_numpy()[None]
+
+
+def analyse(problem: Problem, question: Question, samples: int, **options: Any) -> dict[str, Any]:
+    """Ask, and return ``summary.json``; options are the callback's."""
+    with tempfile.TemporaryDirectory() as folder:
+        _analyse(problem, question, samples, Path(folder), options)
+        found: dict[str, Any] = json.loads((Path(folder) / "summary.json").read_text())
+        return found
+
+
+def once(problem: Problem, question: Question, samples: int) -> None:
+    """Do what an analysis does once, whatever the number of samples and references: one batch, one reference."""
+    fewer = Question(question.kind, question.checkpoints, min(question.references, 1))
+    analyse(problem, fewer, samples, max_samples=64)
+
+
+def _analyse(problem: Problem, question: Question, samples: int, folder: Path, options: dict[str, Any]) -> Method:
+    method = METHODS[question.kind]()
+    several = question.references if question.references > 1 else 0
+    trainer = options.pop("trainer", {})
+    arguments = {
+        "references": TensorDataset(*problem.references(max(question.references, 1))),
+        "methods": [method],
+        "checkpoints": [str(path) for path in problem.checkpoints[: question.checkpoints]],
+        "dirpath": str(folder),
+        "budget": None,
+        "individual_references": several,
+        "full_attributions": bool(several),
+        "parameters": problem.head if question.kind == "head" else None,
+        "on_error": "raise",
+    }
+    callback = InfluenceCallback(**{**arguments, **options})
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # each analysis prints its report
+        warnings.filterwarnings("ignore", module="lightning")
+        influence(quiet_trainer(callback, **trainer), problem.module, problem.loader(samples))
+    return method
