@@ -1,6 +1,7 @@
 """``python -m benchmarks.speed``: attribution in bare forward sweeps, this package beside its peers in one process.
 
-Goes on from what ``--out`` holds; ``--again`` measures the rows anew. Then ``python -m benchmarks.speed.page`` writes docs/performance.md.
+Goes on from what ``--out`` holds; ``--again`` measures the rows anew. ``python -m benchmarks.speed.page`` then writes
+docs/performance.md.
 """
 
 from __future__ import annotations

@@ -79,5 +79,3 @@ def imported(pairs: int) -> dict[str, Any]:
 
 def _copy(options: dict[str, Any]) -> dict[str, Any]:
     return {name: dict(value) for name, value in options.items()}
-
-

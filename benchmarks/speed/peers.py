@@ -120,15 +120,15 @@ def _plain_products(problem: Problem, question: Question, samples: int) -> np.nd
                 each = gradients(params, x, y)
                 for name, part in each.items():
                     flat = part.flatten(1)
-                    product = (
-                        flat.square().sum(dim=1)[None] if held_out is None else held_out[name].flatten(1) @ flat.T
-                    )
+                    product = flat.square().sum(dim=1)[None] if held_out is None else held_out[name].flatten(1) @ flat.T
                     total[:, done : done + len(x)] += rate * product.detach().numpy()
                 done += len(x)
     return total
 
 
-def _plain_ascent(problem: Problem, question: Question, samples: int, steps: int = 5, radius: float = 1e-3) -> np.ndarray:
+def _plain_ascent(
+    problem: Problem, question: Question, samples: int, steps: int = 5, radius: float = 1e-3
+) -> np.ndarray:
     """Move up the reference's loss by steps of equal length, and sweep before and after each reference."""
     total = np.zeros((question.references, samples))
     x, y = problem.references(question.references)

@@ -131,7 +131,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Next-byte prediction; logits have the classes in dimension 1, as ``cross_entropy`` takes them."""
 
-    def __init__(self, layers: int = 4, width: int = 64, heads: int = 4, length: int = 64, vocabulary: int = 128) -> None:
+    def __init__(
+        self, layers: int = 4, width: int = 64, heads: int = 4, length: int = 64, vocabulary: int = 128
+    ) -> None:
         super().__init__()
         self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
