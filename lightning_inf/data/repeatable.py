@@ -86,6 +86,10 @@ def same(left: Any, right: Any) -> bool:
 
 def seed_all(seed: int) -> None:
     """Seed the generators that transforms draw from: torch's, ``random``'s and NumPy's."""
-    torch.manual_seed(int(seed))
+    # `torch.manual_seed` seeds every kind of accelerator as well, and for those that were never used it writes down the
+    # call with the stack it came from: that takes longer than most fetches.
+    torch.default_generator.manual_seed(int(seed))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(int(seed))
     random.seed(int(seed))
     np.random.seed(int(seed) % 2**32)  # noqa: NPY002 - the user's transforms draw from the global generator

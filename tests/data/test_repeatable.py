@@ -115,3 +115,13 @@ class Thing:
 )
 def test_same(left: Any, right: Any, equal: bool) -> None:
     assert same(left, right) == equal
+
+
+def test_no_accelerator_that_was_never_used_is_seeded(monkeypatch):
+    """torch.manual_seed would note the call for each of them, which takes longer than the fetch."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    for backend in (torch.cuda, torch.xpu, torch.mtia):
+        monkeypatch.setattr(backend, "_lazy_call", lambda *args, **kwargs: pytest.fail("seeded an accelerator"))
+    view = Repeatable(Dice(), seed=3)
+    assert same(view[1], view[1])
+    assert not same(view[1], view[2])
