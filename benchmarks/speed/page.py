@@ -30,9 +30,10 @@ column *apart* has the largest difference over the largest absolute score.
 
 Our figure is that of a whole analysis through `influence(trainer, ...)`: loading, gradients of the references or the
 ascent, sweep, chunk files, scores, Parquet with every attribution, report. Taken off is what an analysis does *once*,
-whatever the number of samples: the time of the same analysis of a single batch and at most one reference, in the same
-pair (finding out how the loss comes apart, measuring unit costs, loading checkpoints for a first time, checking the step
-on at most 1,024 samples, writing the report); it has a column of its own, in F too. *One more reference* is the
+whatever the number of samples: the time of the same analysis of a single batch, in the same pair, without the gradients
+of the references or the ascent (finding out how the loss comes apart, measuring unit costs, loading checkpoints for a
+first time, checking the step on at most 1,024 samples, pictures of the samples that are shown, writing the report); it has
+a column of its own, in F too. *One more reference* is the
 difference between an analysis that asks several references alone and one that asks none, over their number. The peers'
 figures are of their whole call; the slow ones are timed on fewer samples, in F of the same samples. *Memory* is by how
 much a forked process's peak resident memory exceeds what it began with, on as many samples as the row's figure."""
