@@ -34,4 +34,8 @@ def test_every_name_is_there_when_it_is_asked_for():
 
 
 def test_only_what_lightning_loads_itself():
-    assert loaded("lightning_inf") <= loaded("lightning.pytorch")
+    lightning = loaded("lightning.pytorch")
+    assert loaded("lightning_inf") <= lightning
+    assert (
+        loaded("lightning_inf; from lightning_inf import *") <= lightning
+    )  # names are imported when they are asked for

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.speed import ours
 from benchmarks.speed.peers import TOOLS
@@ -60,23 +62,25 @@ def measure(row: Row, problem: Problem, tool: str, pairs: int, most: int) -> dic
         Plain values, see :func:`summary`.
     """
     samples = min(most, (row.samples or most) if tool == OURS else row.peers[tool])
-    asked: dict[str, Callable[[], object]] = {}
-    less = None
-    if tool != OURS:
-        asked["whole"] = lambda: TOOLS[tool](problem, row.question, samples)
-    else:
-        asked["whole"] = lambda: ours.analyse(problem, row.question, samples)
-        if row.per_reference:  # as many are given and none is asked alone: the rest is the same
-            less = lambda: ours.analyse(  # noqa: E731
-                problem, row.question, samples, individual_references=0, full_attributions=False
-            )
-        else:
-            less = lambda: ours.once(problem, row.question, samples)  # noqa: E731
-        asked["once"] = less
+    works = (
+        _own(row, problem, samples) if tool == OURS else {"whole": lambda: TOOLS[tool](problem, row.question, samples)}
+    )
     sweeps = max(1, round(min(SWEPT, most) / samples))
-    found = alternate(problem.bare(samples), asked, pairs, sweeps, warm_up=False)
-    share = row.question.references if row.per_reference and (tool == OURS or row.question.kind == "forward_inf") else 1
-    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(asked["whole"]), **summary(found, share)}
+    found = alternate(problem.bare(samples), works, pairs, sweeps, warm_up=False)
+    share = row.question.references if row.per_reference else 1
+    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(works["whole"]), **summary(found, share)}
+
+
+def _own(row: Row, problem: Problem, samples: int) -> dict[str, Callable[[], object]]:
+    """Our analysis, and what is taken off: one that asks no reference alone, or one of a single batch."""
+
+    def none_alone() -> None:
+        ours.analyse(problem, row.question, samples, individual_references=0, full_attributions=False)
+
+    return {
+        "whole": lambda: ours.analyse(problem, row.question, samples),
+        "once": none_alone if row.per_reference else lambda: ours.once(problem, row.question, samples),
+    }
 
 
 def summary(found: list[dict[str, Seconds]], share: int) -> dict[str, Any]:
@@ -106,8 +110,6 @@ def peak(work: Callable[[], object]) -> int | None:
 
     None where processes can't be forked or a GPU is in use, whose context doesn't survive a fork.
     """
-    import torch
-
     if sys.platform != "linux" or torch.cuda.is_initialized():
         return None
     context = multiprocessing.get_context("fork")
@@ -126,12 +128,16 @@ def peak(work: Callable[[], object]) -> int | None:
 
 
 def _watched(work: Callable[[], object], send: Any) -> None:
-    before = _resident()
+    # What earlier work left in the allocator would serve this one unseen.
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is resident now
+    before = _status("VmRSS")
     work()
-    send.send(max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, 0))
+    send.send(max(_status("VmHWM") - before, 0))
     send.close()
 
 
-def _resident() -> int:
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) * 1024
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024

@@ -26,7 +26,11 @@ between = time.process_time()
 heavy = ("pyarrow", "jinja2", "jsonargparse", "torchvision")
 before = [name for name in heavy if name in sys.modules]
 import lightning_inf
-print(between - began, time.process_time() - between, *[name for name in heavy if name in sys.modules and name not in before])
+package = time.process_time()
+from lightning_inf import InfluenceCallback, influence
+used = time.process_time()
+loaded = [name for name in heavy if name in sys.modules and name not in before]
+print(between - began, package - between, used - between, *loaded)
 """
 
 
@@ -68,13 +72,16 @@ def recorded(problem: Problem, samples: int, pairs: int) -> dict[str, Any]:
 
 def imported(pairs: int) -> dict[str, Any]:
     """Import the package behind lightning.pytorch in new interpreters: what it adds, and what it loads."""
-    shares, loaded = [], set()
+    package, used, loaded = [], [], set()
     for _ in range(pairs):
         command = [sys.executable, "-W", "ignore", "-c", _IMPORT]
         done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        shares.append(float(done[1]) / float(done[0]))
-        loaded |= set(done[2:])
-    return {"pairs": pairs, "cpu": vars(Spread.of(shares)), "loaded": sorted(loaded)}
+        lightning, alone, with_callback = map(float, done[:3])
+        package.append(alone / lightning)
+        used.append(with_callback / lightning)
+        loaded |= set(done[3:])
+    spreads = {"package": vars(Spread.of(package)), "callback": vars(Spread.of(used))}
+    return {"pairs": pairs, **spreads, "loaded": sorted(loaded)}
 
 
 def _copy(options: dict[str, Any]) -> dict[str, Any]:

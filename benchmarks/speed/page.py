@@ -62,7 +62,9 @@ def page(results: dict[str, Any]) -> str:
     parts = [_HEAD, _machine(results), _HOW.format(pairs=pairs), "", "## What was to be reached", ""]
     parts += _header("work", "target", "measured", "", "cpu", "once", "samples", "memory")
     parts += [_own(row, rows[row.key]["tools"][OURS]) for row in measured if not row.plotted]
-    parts += ["", *_others(rows), "", "## Beside the others", ""]
+    missing = [row.label for row in ROWS if row not in measured and not row.plotted]
+    parts += ["", *([f"Not measured yet: {'; '.join(missing)}.", ""] if missing else []), *_others(rows)]
+    parts += ["", "## Beside the others", ""]
     parts += _header("work", "tool", "F", "cpu", "times ours", "samples", "memory", "apart")
     for row in measured:
         if not row.plotted:
@@ -183,10 +185,12 @@ def _others(rows: dict[str, Any]) -> list[str]:
             f" {_verdict(_spread(wall).misses(1.8, at_least=True))}."
         )
     if (found := rows.get("import")) is not None:
-        loaded = ", ".join(found["loaded"]) or "none of pyarrow, jinja2, jsonargparse and torchvision"
+        loaded = ", ".join(found["loaded"]) or "none"
         lines.append(
-            f"- `import lightning_inf` takes {_figure(found['cpu'])} of the time of `import lightning.pytorch` more, and loads"
-            f" {loaded} that the latter does not. Target: none, {_verdict(bool(found['loaded']))}."
+            f"- `import lightning_inf` adds {found['package']['median']:.2%} to the time of `import lightning.pytorch`, and"
+            f" `from lightning_inf import InfluenceCallback, influence` {found['callback']['median']:.1%}; of pyarrow, jinja2,"
+            f" jsonargparse and torchvision they load {loaded} that the former did not. Target: none,"
+            f" {_verdict(bool(found['loaded']))}."
         )
     return lines
 

@@ -153,7 +153,8 @@ def test_the_page_and_its_plots_are_generated_from_the_results(tmp_path):
 def test_the_command_goes_on_from_what_it_has(tmp_path, monkeypatch):
     asked = []
     spread = {"low": 0.1, "median": 0.1, "high": 0.1}
-    monkeypatch.setattr(others, "imported", lambda pairs: asked.append(pairs) or {"cpu": spread, "loaded": ["pyarrow"]})
+    found = {"package": spread, "callback": spread, "loaded": ["pyarrow"]}
+    monkeypatch.setattr(others, "imported", lambda pairs: asked.append(pairs) or found)
     command = ["--quick", "--rows", "import", "--out", str(tmp_path / "speed.json")]
     speed.main(command)
     speed.main(command)
@@ -162,7 +163,7 @@ def test_the_command_goes_on_from_what_it_has(tmp_path, monkeypatch):
     assert asked == [1, 1]
     text = page(json.loads((tmp_path / "speed.json").read_text()))
     assert "trial run" in text
-    assert "loads pyarrow that the latter does not. Target: none, **missed**" in text
+    assert "they load pyarrow that the former did not. Target: none, **missed**" in text
 
 
 def test_fewer_than_seven_pairs_are_refused(tmp_path, capsys):
