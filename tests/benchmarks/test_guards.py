@@ -18,7 +18,10 @@ TRIES = 3
 #: How much more than the documented median is put down to the machine.
 SLACK = 2.0
 
-pytestmark = pytest.mark.data
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(not (data_root() / "FashionMNIST/raw").is_dir(), reason="needs Fashion-MNIST"),
+]
 
 
 @pytest.fixture(scope="module")
