@@ -72,7 +72,8 @@ class Corrected(Dataset[Any]):
         value = getattr(self.dataset, name, None) if name == "targets" else getattr(self.dataset, name)
         if name == "targets" and value is None and (value := listed(self.dataset)) is None:  # a Subset lists none
             raise AttributeError(name)
-        if name not in (*_LABELS, *_ROWS) or not hasattr(value, "__len__") or len(value) != len(self.dataset):  # type: ignore[arg-type]
+        listing = name in (*_LABELS, *_ROWS) and isinstance(value, (list, tuple, np.ndarray, Tensor))
+        if not listing or len(value) != len(self.dataset):  # type: ignore[arg-type]
             return value
         if name not in self._lists:
             self._lists[name] = self._listed(name, value)
