@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ SHORT = [
     "--trainer.enable_model_summary=false",
     "--analysis.budget=null",
 ]
+#: Real data, where there are any, and few of them.
+DATA = Path(os.environ.get("LIGHTNING_INF_DATA", ROOT.parent / "shared" / "data")).resolve()
+FEW = {"fashion_mnist": [f"--data.root={DATA}", "--data.samples=300"]}
 SUBCOMMANDS = ["fit", "validate", "test", "predict", "influence"]
 
 
@@ -57,7 +61,9 @@ def leave(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_each_config_runs(config: Path) -> None:
-    main(["fit", "--config", str(config), *SHORT, "--analysis.on_error=raise"])
+    if config.stem in FEW and not (DATA / "FashionMNIST/raw").is_dir():
+        pytest.skip("needs real data under LIGHTNING_INF_DATA or ../shared/data")
+    main(["fit", "--config", str(config), *SHORT, "--analysis.on_error=raise", *FEW.get(config.stem, [])])
     run = directory_of("summary.json")
     assert json.loads((run / "summary.json").read_text())["dataset"]["scored"] > 0
     assert {path.name for path in run.iterdir()} >= {"report.html", "scores.parquet", "attributions.parquet"}
@@ -71,6 +77,11 @@ def test_each_config_names_only_what_there_is(config: Path, capsys: pytest.Captu
         complete = yaml.safe_load(printed)
         for key, value in yaml.safe_load(config.read_text()).items():
             assert_contains(complete[key], value)
+
+
+def test_a_folder_without_the_pictures_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"in nowhere/FashionMNIST/raw, found no such folder.*--data\.root"):
+        main(["fit", "--config", str(ROOT / "configs/fashion_mnist.yaml"), *SHORT, "--data.root=nowhere"])
 
 
 def assert_contains(whole: Any, part: Any) -> None:
