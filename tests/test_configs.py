@@ -28,7 +28,7 @@ SHORT = [
 ]
 #: Real data, where there are any, and few of them.
 DATA = Path(os.environ.get("LIGHTNING_INF_DATA", ROOT.parent / "shared" / "data")).resolve()
-FEW = {"fashion_mnist": [f"--data.root={DATA}", "--data.samples=300"]}
+FEW = {"fashion_mnist": [f"--data.root={DATA}", "--data.samples=128"]}
 SUBCOMMANDS = ["fit", "validate", "test", "predict", "influence"]
 
 
