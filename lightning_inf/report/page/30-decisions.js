@@ -1,5 +1,5 @@
 // What a person decided, kept by run in this browser, and on its way to and from decisions.csv.
-const FIELDS = ["sample_id", "index", "given_label", "decision", "new_label", "reviewer", "note", "decided_at", "run_id", "fingerprint"];
+const FIELDS = ["sample_id", "index", "given_label", "decision", "new_label", "reviewer", "note", "decided_at", "run_id", "fingerprint", "is_label_issue"];
 const DECISIONS = ["accept", "keep", "relabel", "drop", "unsure"];
 const decisions = { by: new Map(), past: [], reviewer: "", key: "", saved: true, changed: [] };
 
@@ -44,7 +44,7 @@ function to_csv() {
     if (row === null) continue;
     const label = entry.label === null ? "" : String(entry.label);
     const given = value("label", row) >= 0 ? String(value("label", row)) : "";
-    lines.push([guarded(idOf(row)), String(index), given, entry.decision, label, guarded(entry.reviewer), guarded(entry.note), entry.at, data.run ?? "", data.fingerprint]);
+    lines.push([guarded(idOf(row)), String(index), given, entry.decision, label, guarded(entry.reviewer), guarded(entry.note), entry.at, data.run ?? "", data.fingerprint, { 0: "false", 1: "true" }[value("is_label_issue", row)] ?? ""]);
   }
   return lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -63,7 +63,7 @@ function parse_csv(text) {
 /** Take decisions in, or throw what is wrong with the file. */
 function from_csv(text) {
   const [head, ...rows] = parse_csv(text.replace(/^\ufeff/, ""));
-  const missing = FIELDS.filter((name) => !head?.includes(name));
+  const missing = FIELDS.slice(0, 10).filter((name) => !head?.includes(name));
   if (missing.length) throw new Error(`expected the columns of decisions.csv, found none called ${missing.join(", ")}`);
   const entries = rows.map((row) => Object.fromEntries(head.map((name, at) => [name, (row[at] ?? "").replace(/^'(?=['=+\-@\t\r])/, "")])));
   for (const entry of entries) {
