@@ -17,6 +17,9 @@ SUSPECTS = 5
 # How many columns of ranks fit beside the sample and its labels, by the width of the console.
 RANK_COLUMNS = {100: 3, 72: 2, 60: 1}
 
+# What findings beside label issues are called, one and several; one that was not looked for is not mentioned.
+_FOUND = {"memorized": ("memorised",) * 2, "leaked": ("leaked",) * 2, "duplicate": ("copy to drop", "copies to drop")}
+
 # Left-to-right and right-to-left marks, embeddings, overrides and isolates: they reorder the text around them.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Cc: C0, DEL and C1. Cs: lone surrogates, which no encoder takes. Zl, Zp: line and paragraph separators.
@@ -157,8 +160,10 @@ def _counts(summary: dict[str, Any]) -> str:
     if dataset:
         parts.append(f"{_count(dataset.get('scored'))} of {_count(dataset.get('samples'))} samples scored")
     for issue in summary.get("issues") or []:
-        found = issue.get("num_issues")
-        parts.append(f"{_count(found)} {issue.get('issue_type')} {'issue' if found == 1 else 'issues'}")
+        found, kind = issue.get("num_issues"), str(issue.get("issue_type"))
+        if found is not None or kind not in _FOUND:
+            noun = _FOUND.get(kind) or (f"{kind} issue", f"{kind} issues")
+            parts.append(f"{_count(found)} {noun[0] if found == 1 else noun[1]}")
     if references:
         parts.append(f"{_count(references.get('joint'))} references")
     non_finite = sum(entry.get("count") or 0 for entry in summary.get("non_finite") or [])
