@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -103,25 +104,25 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         Damaged: If the file is truncated, or a bit of it is not what it was.
     """
+    with damage_noticed(path), np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+@contextlib.contextmanager
+def damage_noticed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what reading a damaged zip file raises into :class:`Damaged`."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        struct.error,
-    ) as error:
-        # RuntimeError and its NotImplementedError: a flipped bit says that a member is encrypted, or compressed by magic
+        yield
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # not what a position before the file's beginning raises
+            raise
         raise Damaged(f"{path} is damaged: {error}") from error
+    except (*_ZIP, ValueError, EOFError, KeyError, OverflowError) as error:
+        raise Damaged(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
+#: RuntimeError and its NotImplementedError: a flipped bit says that a member is encrypted, or compressed by magic.
+_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, struct.error)
 _SEAL = "checksum"
 
 

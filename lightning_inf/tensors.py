@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_inf.files import Damaged, atomic
+from lightning_inf.files import Damaged, atomic, damage_noticed
 
 
 def save(path: str | os.PathLike[str], content: Any) -> None:
@@ -38,8 +37,13 @@ def load(path: str | os.PathLike[str], location: str | torch.device | Callable[.
     """
     check(path)
     try:
-        return torch.load(path, map_location=location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        with damage_noticed(path):
+            return torch.load(path, map_location=location, weights_only=True)
+    except Damaged as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):
+            raise error.__cause__ from None
+        raise
+    except pickle.UnpicklingError as error:
         raise Damaged(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -60,12 +64,9 @@ def check(path: str | os.PathLike[str], old_format: bool = False) -> None:
         if old_format or not path.is_file():
             return
         raise Damaged(f"{path} is damaged: it is truncated, or no file of tensors.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            wrong = [name for name in members if not _whole(archive, name)]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, zlib.error) as error:
-        raise Damaged(f"{path} is damaged: {error}") from error
+    with damage_noticed(path), zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+        wrong = [name for name in members if not _whole(archive, name)]
     if wrong and len(wrong) < len(members):
         raise Damaged(f"{path} is damaged: the checksum of {wrong[0]} in it is another than when it was written.")
 

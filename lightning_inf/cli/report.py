@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_inf.cli.codes import INCOMPLETE, PASSED, TABLE, USAGE
-from lightning_inf.report.schema import IncompleteRunError, read_summary
+from lightning_inf.report.schema import IncompleteRunError, check_files, read_summary
 
 
 def report(args: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def report(args: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="the directory of the run, <log_dir>/influence")
     directory: Path = parser.parse_args(args).run
     try:
-        read_summary(directory)  # before anything is imported that takes time
+        check_files(directory, read_summary(directory))  # before anything is imported that takes time
         from lightning_inf.report import html, markdown
 
         for path in (html.render(directory), markdown.render(directory)):

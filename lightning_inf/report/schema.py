@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_inf.files import read_json
+from lightning_inf.files import describe, read_json
 
 #: Raise it when an entry changes its meaning or goes away; one that is added leaves it as it is.
 SCHEMA_VERSION = 2
@@ -65,6 +65,27 @@ def read_summary(directory: str | Path) -> dict[str, Any]:
             f" {SCHEMA_VERSION}. Read it with the version that wrote it, or run `lightning-inf influence` again."
         )
     return summary
+
+
+def check_files(directory: str | Path, summary: dict[str, Any]) -> None:
+    """Compare the tables of a run with the checksums in its summary.
+
+    Args:
+        directory: The run directory.
+        summary: Its summary.
+
+    Raises:
+        IncompleteRunError: If a table is missing, damaged, or of another analysis than the summary.
+    """
+    for name, known in summary["files"].items():
+        path = Path(directory) / Path(name).name
+        if not path.is_file():
+            raise IncompleteRunError(f"expected {path}, found no such file. Run the analysis again.")
+        if describe(path)["sha256"] != known["sha256"]:
+            raise IncompleteRunError(
+                f"{path} is not the file that summary.json describes: it is damaged, or of another analysis. Run the analysis"
+                " again."
+            )
 
 
 def _instead(directory: Path) -> str:

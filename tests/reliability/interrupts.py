@@ -75,12 +75,12 @@ class Profile:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(_PACKAGE):
-            return
-        name = (
-            os.path.relpath(code.co_filename, _PACKAGE),
-            code.co_qualname if sys.version_info >= (3, 11) else code.co_name,
-        )
+        if event == "call" and code.co_filename.startswith(_PACKAGE):
+            self.called(code.co_filename[len(_PACKAGE) + 1 :], getattr(code, "co_qualname", code.co_name))
+
+    def called(self, file: str, function: str) -> None:
+        """A function of the package begins."""
+        name = (file, function)
         self.calls[name] = self.calls.get(name, 0) + 1
         blow = self.blow
         if blow is not None and not self.struck and name == blow.function and self.calls[name] == blow.call:
@@ -89,11 +89,11 @@ class Profile:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        sys.setprofile(self)
+        sys.settrace(self)  # of calls alone: no frame is traced further
         try:
             yield
         finally:
-            sys.setprofile(None)
+            sys.settrace(None)
 
 
 class Watched(InfluenceCallback):
