@@ -16,7 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_inf.analysis.preflight import check_optimizer_state, check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
 from lightning_inf.analysis.settings import Settings, default_methods
-from lightning_inf.analysis.together import check_directory, error_file, report_failure, together
+from lightning_inf.analysis.together import (
+    check_directory,
+    error_file,
+    local_directory,
+    report_failure,
+    together,
+)
 from lightning_inf.checkpoints.averaging import averaged_weights, check_averaging
 from lightning_inf.checkpoints.capture import MANIFEST, Captures
 from lightning_inf.checkpoints.checkpoint import Checkpoint
@@ -188,8 +194,8 @@ class InfluenceCallback(Callback):
         if self.checkpoints is not None:
             files(self.checkpoints)  # raises before training where there are none
         # On all ranks: `log_dir` broadcasts.
-        default = Path(trainer.log_dir or trainer.default_root_dir) / "influence"
-        self.directory = Path(self.dirpath or self._earlier_run() or default).resolve()
+        default = f"{trainer.log_dir or trainer.default_root_dir}/influence"
+        self.directory = local_directory(str(self.dirpath or self._earlier_run() or default))
         self._averaged_before = check_averaging(trainer, self, self.weights)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             check_directory(trainer, self.directory)

@@ -57,6 +57,22 @@ def together(trainer: Trainer, directory: Path) -> Iterator[Ranks]:
                 directory.rmdir()  # only where it is empty: nothing is left of an analysis that was refused
 
 
+def local_directory(path: str) -> Path:
+    """Return the absolute path of a run directory.
+
+    Raises:
+        MisconfigurationException: If it is a URL.
+    """
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme not in ("file", "local"):
+        raise MisconfigurationException(
+            f"The run directory would be {path}; expected one on a file system: files are renamed, mapped into memory and"
+            f" listed there, which {scheme}:// can't. Give InfluenceCallback(dirpath=...) a local directory (default_root_dir"
+            " may stay where it is), and copy it there when training has ended."
+        )
+    return Path(path.removeprefix(f"{scheme}://") if separator else path).resolve()
+
+
 def check_directory(trainer: Trainer, directory: Path) -> None:
     """Prove before training that all processes can write to the run directory and see each other's files there.
 

@@ -1,0 +1,182 @@
+"""The pages docs/reliability.md and docs/compatibility.md, from what the trials said and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning_inf.files import read_json
+from tests.reliability.compatibility import FACTORS
+
+RESULTS = Path(__file__).with_name("results")
+_DOCS = Path(__file__).parents[2] / "docs"
+
+_RELIABILITY = """# Reliability
+
+What was done to runs to break them, and what came of it. `python -m tests.reliability` makes the trials and writes this page
+from what they said ({results}); a short version of each runs with the fast tests, the long ones with `.ci/run-long`.
+"""
+
+_COMPATIBILITY = """# Compatibility
+
+What of Lightning was tried together with `InfluenceCallback`, written by `python -m tests.reliability compatibility` from what
+the trials said. Each value is tried alone, then in settings that together hold every pair of two values. A trial fits a small
+classifier on a CPU in one process, and works if every training sample has finite scores; with `fast_dev_run`, if nothing is
+written. {trials} trials: {counts}.
+"""
+
+_OUTCOMES = {"works": "works", "refused": "refused", "Lightning": "fails without us, too", "fails": "**fails**"}
+
+
+def reliability(results: Path = RESULTS) -> str:
+    """Write the page about kills, damage and interrupts.
+
+    Args:
+        results: Folder of the JSON files.
+
+    Returns:
+        Markdown.
+    """
+    parts = [_RELIABILITY.format(results="`tests/reliability/results/`")]
+    for name, section in (("kills", _kills), ("damage", _damage), ("interrupts", _interrupts)):
+        if (results / f"{name}.json").is_file():
+            parts.append(section(read_json(results / f"{name}.json")))
+    return "\n".join(part.strip() + "\n" for part in parts)
+
+
+def _kills(found: dict[str, Any]) -> str:
+    trials = {name: done for name, done in found.items() if isinstance(done, dict)}
+    phases = list(next(iter(trials.values()))["by_phase"])
+    rows = [
+        [
+            name,
+            done["kills"],
+            *(done["by_phase"][phase] for phase in phases),
+            done["finished"],
+            done["chunks_kept"],
+            "none",
+        ]
+        for name, done in trials.items()
+    ]
+    head = ["signal", "blows", *phases, "runs that ended with the same scores", "finished chunks found again", "lost"]
+    return f"""## Killed, and gone on with
+
+A run (training of {len(phases)} parts, analysis, report) is ended by a signal at a random call of a function of one of its
+parts, and started again, with another number of processes and another batch size, until it comes to its end. Then its
+`scores.parquet` is compared with that of a run that was left alone: floats to 1e-4 of the column's largest, all else exactly.
+A chunk that was finished must not be made again, and nothing may be left over. Any of these not so ends the trial with an
+error, and it would not be on this page.
+
+{_table(head, rows)}
+""".replace(f"training of {len(phases)} parts, analysis, report", "training, analysis, report")
+
+
+def _damage(found: dict[str, Any]) -> str:
+    kinds = ("same", "refused", "noticed", "wrong")
+    rows = [
+        [f"`{name}`", sum(counts.values()), *(counts.get(kind, 0) for kind in kinds)]
+        for name, counts in found["outcomes"].items()
+    ]
+    total = sum(row[1] for row in rows)
+    wrong = sum(counts.get("wrong", 0) for counts in found["outcomes"].values())
+    return f"""## Damaged files
+
+One bit of a file of a finished run is flipped, or the file is cut off, {total} times, and the run is analysed again (what is
+only read by people is built again by `lightning-inf report`). *Same*: the scores are those of the whole run, the damage being
+repaired or without effect. *Refused*: an error names the file. *Noticed*: the scores are others, as something could not be
+used, and the summary or a message names the file. *Wrong*: anything else; {wrong or "none"}.
+
+{_table(["file", "damaged", *kinds], rows)}
+{_list(found["wrong"])}"""
+
+
+def _interrupts(found: dict[str, Any]) -> str:
+    errors = ", ".join(f"{count} of kind {name}" for name, count in sorted(found["by_error"].items()))
+    return f"""## Errors and Ctrl-C inside the analysis
+
+An analysis after a fit calls {found["functions"]} functions of this package. At {found["struck"]} of them, at the first call or
+a later one, something was raised, {found["blows"]} times ({errors}). Each time `fit` must return, and all must be as before the
+analysis: parameters, buffers, gradients, modes and attributes of the module, states of metrics, random numbers, state and
+callbacks of the Trainer, optimisers, threads, processes, open files, and no temporary file may be left. What was not so:
+{len(found["wrong"]) or "nothing"}.
+{_list(found["wrong"])}"""
+
+
+def compatibility(results: Path = RESULTS) -> str:
+    """Write the page about Lightning's features.
+
+    Args:
+        results: Folder of the JSON files.
+
+    Returns:
+        Markdown.
+    """
+    path = results / "compatibility.json"
+    trials = read_json(path)["trials"] if path.is_file() else []
+    counts = Counter(trial["outcome"] for trial in trials)
+    said = ", ".join(f"{counts[key]} {text.strip('*')}" for key, text in _OUTCOMES.items() if counts[key])
+    alone = {next(iter(t["settings"].items())): t for t in trials if len(t["settings"]) == 1}
+    rows = []
+    for factor, values in FACTORS.items():
+        for value in values[1:]:
+            trial = alone.get((factor, value), {"outcome": "not tried", "sentence": ""})
+            rows.append([factor, f"`{value}`", _OUTCOMES.get(trial["outcome"], trial["outcome"]), trial["sentence"]])
+    parts = [
+        _COMPATIBILITY.format(trials=len(trials), counts=said or "none yet"),
+        "## Alone\n\n" + _table(["", "value", "", "what the user reads"], rows),
+        f"## In pairs\n\nOf how many pairs of values of two factors, defaults among them, a trial works.\n\n{_pairs(trials)}",
+    ]
+    others = [t for t in trials if len(t["settings"]) > 1 and t["outcome"] != "works"]
+    if others:
+        listed = [
+            [
+                _OUTCOMES[t["outcome"]],
+                ", ".join(f"`{v}`" for f, v in t["settings"].items() if v != FACTORS[f][0]),
+                t["sentence"],
+            ]
+            for t in others
+        ]
+        parts.append("## Settings that do not work\n\n" + _table(["", "settings", "what the user reads"], listed))
+    return "\n".join(part.strip() + "\n" for part in parts)
+
+
+def _pairs(trials: Iterable[dict[str, Any]]) -> str:
+    """Count by pair of factors the pairs of values that were tried, and those that work."""
+    tried: dict[tuple[str, str], set[Any]] = {}
+    working: dict[tuple[str, str], set[Any]] = {}
+    for trial in trials:
+        whole = {factor: trial["settings"].get(factor, values[0]) for factor, values in FACTORS.items()}
+        for a, b in itertools.combinations(FACTORS, 2):
+            tried.setdefault((a, b), set()).add((whole[a], whole[b]))
+            if trial["outcome"] == "works":
+                working.setdefault((a, b), set()).add((whole[a], whole[b]))
+    names = list(FACTORS)
+    rows = [
+        [
+            a,
+            *(
+                f"{len(working.get((a, b), ()))}/{len(tried.get((a, b), ()))}" if names.index(b) > i else ""
+                for b in names[1:]
+            ),
+        ]
+        for i, a in enumerate(names[:-1])
+    ]
+    return _table(["", *names[1:]], rows)
+
+
+def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _list(items: Iterable[str]) -> str:
+    return "".join(f"\n- `{item}`" for item in items)
+
+
+PAGES: dict[Path, Callable[[Path], str]] = {
+    _DOCS / "reliability.md": reliability,
+    _DOCS / "compatibility.md": compatibility,
+}
