@@ -56,8 +56,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def fetch(samples: Samples, indices: Sequence[int], transfer: Transfer) -> Any:
-    """Make one batch of the samples with the given indices, in this process."""
-    return transfer(samples.collate_fn([samples.dataset[int(index)] for index in indices]))
+    """Make one batch of the samples with the given indices, in this process, as a DataLoader would."""
+    dataset: Any = samples.dataset
+    positions = [int(index) for index in indices]
+    at_once = getattr(dataset, "__getitems__", None)  # what torch's loaders ask, where a dataset has it
+    return transfer(samples.collate_fn(at_once(positions) if at_once else [dataset[i] for i in positions]))
 
 
 class ToDevice:

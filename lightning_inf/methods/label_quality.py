@@ -108,10 +108,12 @@ class LabelQuality(Method):
 
     def _fitted(self, setting: Setting) -> np.ndarray:
         """Draw the samples that the model is fitted on; planted ones are always among them."""
-        scored = np.asarray(setting.samples, dtype=np.int64)
+        scored = setting.samples
         if len(scored) > FITTED:
-            scored = np.random.default_rng(self.seed).choice(scored, FITTED, replace=False)
-        return np.union1d(scored, np.intersect1d(list(setting.planted), setting.samples).astype(np.int64))
+            drawn = np.random.default_rng(self.seed).choice(len(scored), FITTED, replace=False)
+            scored = [scored[i] for i in drawn.tolist()]
+        planted = np.array(sorted(setting.planted), dtype=np.int64)
+        return np.union1d(np.asarray(scored, dtype=np.int64), planted[_among(planted, setting.samples)])
 
 
 @dataclass
@@ -132,7 +134,8 @@ class _Inquiry:
         """Fit the model on a part of the samples."""
         parts, indices, references = [], [], None
         for answers, chunk in chunks:
-            rows = np.isin(chunk, self.fitted)
+            near = slice(*np.searchsorted(self.fitted, [chunk[0], chunk[-1] + 1]))
+            rows = np.isin(chunk, self.fitted[near])
             found = self._evidence(answers, chunk)
             if found is None:
                 return
@@ -242,6 +245,13 @@ class _Inquiry:
         labels = aside[0]["reference_label"].astype(np.int64)
         known = (labels >= 0) & (labels < stacks[0].shape[2]) & np.isfinite(stacks[0]).all(axis=(0, 2))
         return Evidence(labels, stacks[0], stacks[1]).take(known)
+
+
+def _among(wanted: np.ndarray, samples: Sequence[int]) -> np.ndarray:
+    """Tell which indices are scored; a range is not made into a list for it."""
+    if isinstance(samples, range):
+        return (wanted >= samples.start) & (wanted < samples.stop)
+    return np.isin(wanted, np.asarray(samples, dtype=np.int64))
 
 
 def _usable(recorded: Recorded | None) -> Recorded | None:
