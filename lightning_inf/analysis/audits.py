@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,19 +47,18 @@ class Audit:
     suspected: list[dict[str, Any]] | None
     known: np.ndarray | None = None
 
-    def columns(self) -> dict[str, np.ma.MaskedArray]:
-        """Give the columns of ``scores.parquet``, null where nothing is known."""
-        group, reference = self.duplicates.group, self.leaks.reference
-        action = np.where(self.duplicates.drop, "drop", "keep").astype(object)
+    def columns(self, rows: slice) -> dict[str, np.ma.MaskedArray]:
+        """Give some rows of the columns of ``scores.parquet``, null where nothing is known."""
+        group, reference = self.duplicates.group[rows], self.leaks.reference[rows]
+        action = np.where(self.duplicates.drop[rows], "drop", "keep").astype(object)
         nobody = np.zeros(len(group), dtype=bool)
-        by_heart = self.memorized
-        flags = np.ma.array(nobody, mask=True) if by_heart is None else _masked(by_heart.is_memorized, by_heart.known)
+        unknown, by_heart = np.ma.array(nobody, mask=True), self.memorized
         return {
-            "is_memorized": flags,
+            "is_memorized": unknown if by_heart is None else _masked(by_heart.is_memorized[rows], by_heart.known[rows]),
             "duplicate_group": _masked(group, group >= 0),
             "duplicate_action": _masked(action, group >= 0),
             "leaked_reference": _masked(reference, reference >= 0),
-            "is_known_issue": np.ma.array(nobody, mask=True) if self.known is None else _masked(self.known, ~nobody),
+            "is_known_issue": unknown if self.known is None else _masked(self.known[rows], ~nobody),
         }
 
     def issues(self, scored: int) -> list[dict[str, Any]]:
@@ -157,7 +156,8 @@ def audit(
         known: Whether each sample is an issue that the user knows of, shape ``(n,)``.
     """
     samples, references = len(subject.train), subject.references
-    compared = np.union1d(scores.scored, np.array(sorted(account.planted), dtype=np.int64))
+    planted = np.array(sorted(account.planted), dtype=np.int64)
+    compared = np.union1d(scores.scored, planted) if len(planted) else scores.scored
     others = _references(subject)
     ours, theirs = contents((subject.train.dataset, compared), (references.samples.dataset, others))
     labelled = labels if (labels >= 0).any() else None
@@ -174,8 +174,9 @@ def audit(
         method.score_column if method else None,
         method.rank_column if method else "",
         _by_heart(method, scores.columns),
-        copies,
-        leaks,
+        # One number a sample each, of use when rows are written: they wait on disk.
+        replace(copies, group=scores.columns.aside(copies.group)),
+        replace(leaks, reference=scores.columns.aside(leaks.reference)),
         _suspected(settings.methods, scores, account, leaks),
         known,
     )

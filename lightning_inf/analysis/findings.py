@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def write_findings(
     labels, known = _labels(columns, samples), _known(settings, subject)
     found = audit(settings, subject, scores, account, labels, known)
     groups = find_groups(trainer, module, settings, subject, columns, names)
-    flags = found.columns()
-    tables.write_scores(directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, flags, groups)
+    tables.write_scores(
+        directory / "scores.parquet", columns, ranks, issues, samples, name_of, names, found.columns, groups
+    )
     tables.write_attributions(directory / "attributions.parquet", scores.ends, name_of, reference_name_of)
     tables.write_references(directory / "references.parquet", account.held_out, reference_name_of, names)
     compared = _agreement(settings, scores, ranks, issues)
@@ -136,6 +138,9 @@ def _judge(
     weighed = complete_label_score(columns)
     found = next((d for d in scores.details.values() if "share" in d), {}) if weighed else {}
     issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
+    if issues is not None:
+        aside = {name: columns.aside(getattr(issues, name)) for name in ("suggested", "confidence")}
+        issues = replace(issues, **aside)
     for index, label in account.planted.items() if "label" in columns else ():
         columns["label"][index] = label  # the user's own; its scores were those of the planted one
     ranks = columns.beside("ranks")

@@ -12,6 +12,8 @@ import numpy as np
 RULE = "samples with exactly the same input; one of each group is kept"
 #: How many groups are listed in the summary; the counts are always whole.
 LISTED = 200
+#: How many keys are looked up at once.
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def duplicates(
 
 def _alike(index: np.ndarray, keys: np.ndarray) -> list[list[int]]:
     """List the samples of each key that several have, ascending."""
+    ordered = np.sort(keys)
+    several_have = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    chosen = members(keys, several_have)  # a few: only they are put in order
+    index, keys = index[chosen], keys[chosen]
     order = np.lexsort((index, keys))
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else np.array([], int)
@@ -94,6 +101,25 @@ def _alike(index: np.ndarray, keys: np.ndarray) -> list[list[int]]:
     # Only the groups become Python objects: most samples of a large data set have no copy.
     several = zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
     return [index[order[start : start + size]].tolist() for start, size in several]
+
+
+def members(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Find which keys are among the wanted ones, as ``np.isin`` does, with hardly any memory beside the answer.
+
+    Args:
+        keys: Shape ``(m,)``.
+        wanted: Few of them, in any order.
+
+    Returns:
+        Positions, ascending.
+
+    Example:
+        >>> members(np.array([5, 1, 5, 2]), np.array([5, 9])).tolist()
+        [0, 2]
+    """
+    blocks = range(0, len(keys), _BLOCK)
+    found = [start + np.flatnonzero(np.isin(keys[start : start + _BLOCK], wanted)) for start in blocks]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
 def _kept(found: Sequence[int], labels: np.ndarray | None, score: np.ndarray | None) -> int:

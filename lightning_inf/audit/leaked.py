@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_inf.audit.duplicates import members
+
 RULE = "training samples with exactly the input of a reference"
 #: How many pairs are listed in the summary; the counts are always whole.
 LISTED = 200
@@ -67,7 +69,7 @@ def leaked(
         ([-1, 5], [(1, 5, None), (1, 7, None)], 2, 1)
     """
     index, keys = ours
-    common = np.isin(keys, theirs[1])  # only these become Python objects
+    common = members(keys, theirs[1])  # only these become Python objects
     held = sorted(zip(*(side.tolist() for side in theirs), strict=True))
     holders: dict[int, list[int]] = {}
     for other, key in held:

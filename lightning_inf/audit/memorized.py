@@ -67,8 +67,8 @@ def memorized(self_influence: np.ndarray, probability: np.ndarray | None) -> Mem
         return Memorized(known, nobody, nobody, None, rule)
     lower, upper = np.quantile(self_influence[known], [0.25, 0.75])
     threshold = float(upper + FENCE * (upper - lower))
-    high = known & (np.where(known, self_influence, -np.inf) > threshold)
-    learnt = np.nan_to_num(probability, nan=0.0) > LEARNT if tells and probability is not None else known
+    high = known & (self_influence > threshold)  # NaN is above nothing
+    learnt = probability > LEARNT if tells and probability is not None else known
     return Memorized(known, high, high & learnt, threshold, rule)
 
 

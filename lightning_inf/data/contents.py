@@ -110,7 +110,7 @@ def _contents(
     asked: int,
     reason: str | None = None,
 ) -> Contents:
-    return Contents(np.array(index, dtype=np.int64), np.array(keys, dtype=np.uint64), source, asked, reason)
+    return Contents(np.asarray(index, dtype=np.int64), np.asarray(keys, dtype=np.uint64), source, asked, reason)
 
 
 def _timed(read: Callable[[int], int], indices: Sequence[int] | np.ndarray, source: Source) -> Contents:

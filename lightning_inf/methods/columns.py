@@ -85,6 +85,15 @@ class Columns(MutableMapping[str, np.ndarray]):
             _pad(stream, self.samples - written)
         self.close()
 
+    def aside(self, values: np.ndarray) -> np.ndarray:
+        """Write an array of any kind to disk and return it mapped; nothing else knows of it."""
+        if not len(values):
+            return values
+        path = self._new()
+        with open(path, "wb") as stream:
+            _write(stream, np.ascontiguousarray(values))
+        return np.asarray(np.memmap(path, values.dtype, "c", shape=values.shape))
+
     def beside(self, name: str) -> Columns:
         """Return further columns of the same samples, in a folder beside this one."""
         return Columns(self.directory.with_name(name), self.samples)

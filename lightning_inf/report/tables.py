@@ -39,7 +39,7 @@ def write_scores(
     samples: int,
     name_of: Callable[[int], str],
     class_names: list[str] | None,
-    flags: Mapping[str, np.ma.MaskedArray] | None = None,
+    flags: Callable[[slice], Mapping[str, np.ma.MaskedArray]] | None = None,
     groups: Groups | None = None,
 ) -> None:
     """Write one row a training sample, in dataset order.
@@ -52,7 +52,7 @@ def write_scores(
         samples: How many rows.
         name_of: Names a sample.
         class_names: Names of the classes.
-        flags: Further findings of shape ``(samples,)`` by column; masked values become null.
+        flags: Gives some rows of further findings by column; masked values become null.
         groups: What samples belong to; the column is there only where they belong to something.
     """
     # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
@@ -88,9 +88,8 @@ def write_scores(
         for name in COUNTS:
             values = columns[name][rows] if name in columns else np.full(len(label), np.nan)
             data[name] = _integers(np.nan_to_num(values), np.isfinite(values))
-        for name, found in (flags or {}).items():
-            part = found[rows]
-            data[name] = pa.array(part.data, _KINDS[found.dtype.kind], mask=np.ma.getmaskarray(part))
+        for name, part in ({} if flags is None else flags(rows)).items():
+            data[name] = pa.array(part.data, _KINDS[part.dtype.kind], mask=np.ma.getmaskarray(part))
         return pa.table(data)
 
     _write(path, (table(slice(start, start + _ROWS)) for start in range(0, max(samples, 1), _ROWS)))

@@ -29,10 +29,7 @@ def analysed(folder, samples):
     )
     methods = [LabelQuality(pool=100), TrainingDynamics(), ForwardINF(), SelfInfluence()]
     run = folder / f"run-{samples}"
-    # Known issues are judged as well; every tenth sample is one.
-    callback = InfluenceCallback(
-        methods=methods, dirpath=str(run), individual_references=2, budget=None, known_issues=range(0, samples, 10)
-    )
+    callback = InfluenceCallback(methods=methods, dirpath=str(run), individual_references=2, budget=None)
     tracemalloc.start()
     try:
         influence(quiet(callbacks=[callback]), TextNet(), train, held_out)
