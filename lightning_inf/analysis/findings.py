@@ -139,8 +139,8 @@ def _judge(
     found = next((d for d in scores.details.values() if "share" in d), {}) if weighed else {}
     issues = label_issues(columns, samples, found.get("share"), found.get("interval"))
     if issues is not None:
-        aside = {name: columns.aside(getattr(issues, name)) for name in ("suggested", "confidence")}
-        issues = replace(issues, **aside)
+        suggested, confidence = columns.aside(issues.suggested), columns.aside(issues.confidence)
+        issues = replace(issues, suggested=suggested, confidence=confidence)
     for index, label in account.planted.items() if "label" in columns else ():
         columns["label"][index] = label  # the user's own; its scores were those of the planted one
     ranks = columns.beside("ranks")

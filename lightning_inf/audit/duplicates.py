@@ -13,7 +13,7 @@ RULE = "samples with exactly the same input; one of each group is kept"
 #: How many groups are listed in the summary; the counts are always whole.
 LISTED = 200
 #: How many keys are looked up at once.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)

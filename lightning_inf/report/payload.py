@@ -59,8 +59,11 @@ def first_k(run: Run) -> int:
 def _chosen(run: Run) -> np.ndarray:
     if run.samples <= LIMIT:
         return np.arange(run.samples)
-    heads = [rank for name in run.rankings if (rank := run.column(name)) is not None]
-    return np.flatnonzero(np.any([(rank >= 1) & (rank <= HEAD) for rank in heads], axis=0))
+    head = np.zeros(run.samples, dtype=bool)
+    for name in run.rankings:
+        if (rank := run.column(name)) is not None:
+            head |= (rank >= 1) & (rank <= HEAD)
+    return np.flatnonzero(head)
 
 
 def _columns(run: Run, chosen: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,8 +93,7 @@ def _quantised(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 
 def _header(run: Run, chosen: np.ndarray) -> dict[str, Any]:
-    ids = run.texts("sample_id") or []
-    ids = ids if len(chosen) == len(ids) else [ids[i] for i in chosen.tolist()]
+    ids = run.texts("sample_id", chosen) or []
     known = run.summary["run"]
     shown = {
         name: {i: run.examples.of(int(i), name) for i in run.examples.indices(name)} for name in ("train", "large")

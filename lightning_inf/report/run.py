@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_inf.report.examples import Examples
@@ -15,6 +17,7 @@ from lightning_inf.report.schema import read_summary
 
 #: What every list of samples shows of one.
 SAMPLE = ("index", "sample_id", "label", "label_name", "is_label_issue")
+_PLACE = "__place__"
 SUGGESTION = ("suggested_label", "suggested_label_name", "suggested_confidence")
 
 
@@ -50,7 +53,9 @@ class Run:
         return int(pq.read_metadata(self.scores).num_rows)
 
     def column(self, name: str) -> np.ndarray | None:
-        """Read a column of numbers or booleans as float64, NaN where it is null.
+        """Read a column of numbers or booleans as float64, NaN where it is null; mapped from a temporary file.
+
+        What a page asks of each sample would not fit into the memory that an analysis may take where there are many.
 
         Args:
             name: Of ``scores.parquet``.
@@ -61,16 +66,36 @@ class Run:
         if name not in self.names:
             return None
         if name not in self._columns:
-            read = pq.read_table(self.scores, columns=[name])[name].to_numpy()
-            self._columns[name] = np.asarray(read.astype(np.float64) if read.dtype != object else _numbers(read))
+            self._columns[name] = self._mapped(name)
         found: np.ndarray = self._columns[name]
         return found
 
-    def texts(self, name: str) -> list[str | None] | None:
-        """Read a column of text; None if the file has no such column."""
+    def _mapped(self, name: str) -> np.ndarray:
+        if not self.samples:
+            return np.zeros(0)
+        with tempfile.TemporaryFile() as stream:
+            for table in row_groups(self.scores, [name]):
+                read = table[name].to_numpy()
+                numbers = np.ascontiguousarray(read, np.float64) if read.dtype != object else _numbers(read)
+                stream.write(numbers.data)
+            stream.flush()
+            return np.asarray(np.memmap(stream, np.float64, "r"))
+
+    def texts(self, name: str, indices: np.ndarray) -> list[str | None] | None:
+        """Read a column of text at some rows; None if the file has no such column.
+
+        Args:
+            name: Of ``scores.parquet``.
+            indices: Ascending, shape ``(m,)``.
+        """
         if name not in self.names:
             return None
-        found: list[str | None] = pq.read_table(self.scores, columns=[name])[name].to_pylist()
+        found: list[str | None] = []
+        start = 0
+        for table in row_groups(self.scores, [name]):
+            here = slice(*np.searchsorted(indices, [start, start + len(table)]))
+            found += table[name].take(pa.array(indices[here] - start)).to_pylist()
+            start += len(table)
         return found
 
     def ranked(self, rank: str, columns: Iterable[str], limit: int) -> list[dict[str, Any]]:
@@ -103,9 +128,10 @@ class Run:
         names = dict(enumerate(self.summary["dataset"]["class_names"] or ()))
         for label, name in (("label", "label_name"), ("suggested_label", "suggested_label_name")):
             if label in self.names and name in self.names:
-                pairs = pq.read_table(self.scores, columns=[label, name]).group_by([label, name]).aggregate([])
-                found = zip(pairs[label].to_pylist(), pairs[name].to_pylist(), strict=True)
-                names |= {key: str(text) for key, text in found if key is not None}
+                for table in row_groups(self.scores, [label, name]):
+                    pairs = table.group_by([label, name]).aggregate([])
+                    found = zip(pairs[label].to_pylist(), pairs[name].to_pylist(), strict=True)
+                    names |= {key: str(text) for key, text in found if key is not None}
         return dict(sorted(names.items()))
 
     @property
@@ -143,10 +169,30 @@ def ranked_rows(scores: str | Path, rank: str, columns: list[str], limit: int) -
 
 def read_rows(path: str | Path, columns: list[str], filters: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
     """Read the rows of a Parquet file that pass the filters; a column that it does not have is null in every row."""
-    wanted = dict.fromkeys(columns)
-    present = set(pq.read_schema(path).names)
-    table = pq.read_table(path, columns=[column for column in wanted if column in present], filters=filters)
-    return [{**wanted, **row} for row in table.to_pylist()]
+    wanted, rows = dict.fromkeys(columns), []
+    judged = list(dict.fromkeys(name for name, _, _ in filters))
+    condition = pq.filters_to_expression(filters)
+    with pq.ParquetFile(path) as file:
+        present = set(file.schema_arrow.names)
+        asked = [column for column in wanted if column in present]
+        for group in range(file.num_row_groups):
+            # Most row groups hold none of the wanted rows: of those only the judged columns are read.
+            where = file.read_row_group(group, columns=judged).append_column(_PLACE, [_places(file, group)])
+            places = where.filter(condition)[_PLACE]
+            if len(places):
+                rows += file.read_row_group(group, columns=asked).take(places).to_pylist()
+    return [{**wanted, **row} for row in rows]
+
+
+def row_groups(path: str | Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Read columns of a Parquet file one row group after the other: one is in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=columns)
+
+
+def _places(file: pq.ParquetFile, group: int) -> pa.Array:
+    return pa.array(np.arange(file.metadata.row_group(group).num_rows))
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:

@@ -234,6 +234,7 @@ def _write(path: Path, tables: object) -> None:
                 options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": repeating}
                 writer = pq.ParquetWriter(temporary, table.schema, **options)
             writer.write_table(table)
+            del table  # before the next is made
         if writer is not None:
             writer.close()
 
