@@ -33,8 +33,8 @@ from lightning_inf.fitting import CHECKPOINTS, Fitting, Left
 from lightning_inf.methods.method import Method
 from lightning_inf.recording.planting import Planting
 from lightning_inf.recording.recorder import Recorder
-from lightning_inf.sweep.evaluate import Backend
 from lightning_inf.sweep.ranks import Ranks
+from lightning_inf.sweep.ways import Backend
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lightning_inf.methods.method import Method
 from lightning_inf.methods.self_influence import SelfInfluence
 from lightning_inf.methods.tracin import TracIn
 from lightning_inf.methods.training_dynamics import TrainingDynamics
-from lightning_inf.sweep.evaluate import Backend
+from lightning_inf.sweep.ways import Backend
 
 #: Seconds that a budget counted in epochs is never below: nobody wants a poorer analysis to save less than a minute.
 LEAST_BUDGET = 60.0

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, step_loss
 from lightning_inf.model.output import Output, log_odds
 from lightning_inf.model.replay import Recorder, Replay
+from lightning_inf.model.step import Step, slots
 from lightning_inf.model.trunk import Trunk
 from lightning_inf.model.weights import Vector, Weights
 
@@ -69,10 +69,10 @@ class SampleModel:
         self.output: Output = "loss"
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
-        self._step = _Step(module, "influence_step" if mode == "influence_step" else "training_step")
+        self._step = Step(module, "influence_step" if mode == "influence_step" else "training_step")
         self.trunk = Trunk()
         self._writes_buffers: bool | None = None
-        self._slots = _slots(self._step, module)
+        self._slots = slots(self._step, module)
         self._parts = [vars(part) for part in module.modules()]
         self._parameters = [name for name, _ in module.named_parameters()]
 
@@ -86,17 +86,20 @@ class SampleModel:
         Returns:
             Losses and, for single-label classifiers, logits and targets.
         """
-        return self._outputs(self.trace(weights.trainable, weights.fixed, batch))
+        return self.read(self.trace(weights.trainable, weights.fixed, batch))
 
     def losses(self, trainable: Vector, fixed: Vector, batch: Any) -> Tensor:
         """Compute the losses alone, shape ``(B,)``; differentiable, and safe under ``jvp``, ``grad`` and ``vmap``.
 
         Of a model that gives another output (see :meth:`giving`) it is that output.
         """
-        trace = self.trace(trainable, fixed, batch)
+        return self.objective(self.trace(trainable, fixed, batch))
+
+    def objective(self, trace: Trace) -> Tensor:
+        """Read the losses off a run, or what stands in their place; shape ``(B,)``."""
         if self.output == "loss":
             return self._losses(trace)
-        outputs = self._outputs(trace, look=False)
+        outputs = self.read(trace, look=False)
         if outputs.logits is None or outputs.target is None:
             raise ValueError(
                 "output='margin' needs a single-label classifier: expected logits (B, C) and integer targets (B,) from one"
@@ -121,7 +124,7 @@ class SampleModel:
         other.output = output
         return other
 
-    def _outputs(self, trace: Trace, look: bool = True) -> Outputs:
+    def read(self, trace: Trace, look: bool = True) -> Outputs:
         """Read losses, logits and targets off a run."""
         loss = self._losses(trace)
         if self.mode == "influence_step":
@@ -132,20 +135,37 @@ class SampleModel:
         logits, target = found[0] if len(found) == 1 else (None, None)
         return Outputs(loss, logits, target)
 
-    def trace(self, trainable: Vector, fixed: Vector, batch: Any, replace: bool | None = None) -> Trace:
-        """Run the user's step once under observation, from the end of the batch's trunk where that was kept."""
+    def trace(
+        self,
+        trainable: Vector,
+        fixed: Vector,
+        batch: Any,
+        replace: bool | None = None,
+        watcher: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> Trace:
+        """Run the user's step once under observation, from the end of the batch's trunk where that was kept.
+
+        Args:
+            trainable: The chosen parameters.
+            fixed: All other tensors.
+            batch: The batch.
+            replace: Give the step the samples' losses in the place of their mean. None: as the mode says.
+            watcher: A mode of the caller's that sees the step's calls, or all but those of the trunk.
+        """
         shared = self.trunk.of(fixed, batch)
-        if shared is not None and shared.trainable is trainable and shared.run is not None and replace is None:
+        plain = replace is None and watcher is None
+        if plain and shared is not None and shared.trainable is trainable and shared.run is not None:
             return Trace(shared.run.returned, list(shared.run.calls))
+        modes = [] if watcher is None else [watcher]
         if (replay := self.trunk.replay(fixed, batch)) is not None:
             try:
-                trace = self._run(trainable, fixed, batch, replace, replay)
+                trace = self._run(trainable, fixed, batch, replace, [replay, *modes])
                 return Trace(replay.replaced(trace.returned), trace.calls)
             except Exception as error:
-                trace = self._run(trainable, fixed, batch, replace)  # an error of the step's own is raised again
+                trace = self._run(trainable, fixed, batch, replace, modes)  # an error of the step's own is raised again
                 self.trunk.failed(error)
                 return trace
-        return self._run(trainable, fixed, batch, replace)
+        return self._run(trainable, fixed, batch, replace, modes)
 
     def share(self, weights: Weights, batch: Any) -> None:
         """Run the step, and keep what doesn't depend on ``weights.trainable`` for the batch's next runs.
@@ -168,7 +188,7 @@ class SampleModel:
                 self._run(weights.trainable, weights.fixed, batch)
             if self._writes_buffers:
                 return
-            trace = self._run(weights.trainable, weights.fixed, batch, within=recorder)
+            trace = self._run(weights.trainable, weights.fixed, batch, modes=[recorder])
         record = recorder.record(weights.fixed, batch, trace.returned)
         record.trainable, record.run = weights.trainable, trace
         self.trunk.keep(record, lambda: self._differs(weights, batch))
@@ -190,9 +210,9 @@ class SampleModel:
         fixed: Vector,
         batch: Any,
         replace: bool | None = None,
-        within: contextlib.AbstractContextManager[Any] | None = None,
+        modes: Sequence[contextlib.AbstractContextManager[Any]] = (),
     ) -> Trace:
-        """Run the user's step once, within a mode of its own."""
+        """Run the user's step once, within modes of its own, the last of them nearest to it."""
         if self._writes_buffers is not False:
             # Buffers stay frozen: a step that writes into one gets a fresh copy each time.
             fixed = {name: tensor.clone() for name, tensor in fixed.items()}
@@ -200,10 +220,12 @@ class SampleModel:
         given = {**fixed, **trainable}
         named = {slot: given[name] for slot, name in self._slots.items()}
         # What is left of a step after its trunk is little more than its loss, which then counts.
-        once, replace = isinstance(within, Replay), self.mode == "replaced" if replace is None else replace
+        once, replace = (
+            any(isinstance(mode, Replay) for mode in modes),
+            self.mode == "replaced" if replace is None else replace,
+        )
         with self._stateless(), LossObserver(replace, once) as observer:
-            arguments = (batch, within or contextlib.nullcontext())
-            returned = functional_call(self._step, named, arguments, tie_weights=False)
+            returned = functional_call(self._step, named, (batch, modes), tie_weights=False)
         if versions is not None:
             self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
         return Trace(returned, observer.calls)
@@ -240,39 +262,6 @@ class SampleModel:
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.loss_name} returned {type(trace.returned).__name__}, not a loss tensor")
         return value.reshape(1) if self.mode == "single" else value
-
-
-class _Step(nn.Module):
-    """Makes a step of the LightningModule the ``forward`` that ``functional_call`` calls."""
-
-    def __init__(self, inner: LightningModule, hook: str) -> None:
-        super().__init__()
-        self.inner = inner
-        self.hook = hook
-        parameters = inspect.signature(getattr(inner, hook)).parameters
-        kinds = [p.kind for p in parameters.values()]
-        self.takes_index = len(parameters) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
-        self.train(inner.training)
-
-    def forward(self, batch: Any, within: contextlib.AbstractContextManager[Any]) -> Any:
-        step = getattr(self.inner, self.hook)
-        with within:
-            return step(batch, 0) if self.takes_index else step(batch)
-
-
-def _slots(step: nn.Module, module: nn.Module) -> dict[str, str]:
-    """Map every place in the step that holds a parameter or buffer, once, to the tensor's name in the module.
-
-    A module that is registered under two names is one place, and tied weights are two places with one name.
-    ``functional_call`` finds neither out right by itself when both occur.
-    """
-    names = {id(tensor): name for name, tensor in (*module.named_buffers(), *module.named_parameters())}
-    slots = {}
-    for prefix, part in step.named_modules():
-        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
-            if tensor is not None:
-                slots[f"{prefix}.{name}"] = names[id(tensor)]
-    return slots
 
 
 def _tenth(tensor: Tensor) -> Tensor:

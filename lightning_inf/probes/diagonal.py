@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.func import grad, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_inf.model.weights import Vector
+from lightning_inf.model.gradients import per_sample_gradients
+from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.probes.curvature import Curvature, Inverse, Solver, Statistics
 from lightning_inf.probes.scene import Unavailable
-
-#: Bytes of per-sample gradients that are held at once.
-GRADIENT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -60,19 +56,21 @@ def fisher_diagonal(curvature: Curvature, names: Collection[str]) -> Vector:
     Raises:
         Unavailable: If a gradient is not finite.
     """
-    weights = curvature.weights
-    chosen = {name: weights.trainable[name] for name in names}
+    everything = curvature.weights
+    chosen = {name: everything.trainable[name] for name in names}
+    rest = {name: tensor for name, tensor in everything.trainable.items() if name not in chosen}
+    weights = Weights(chosen, {**everything.fixed, **rest})
     total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in chosen.items()}
     count, vectorize = 0, True
     for indices, batch in curvature.batches():
         squares: Vector | None = None
         if vectorize:
             try:
-                squares = _vectorized(curvature, chosen, batch, len(indices))
+                squares = _squares(curvature.model, weights, batch, len(indices), vectorize=True)
             except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
                 vectorize = False  # an operator without a batching rule, or a batch that is no stack of samples
         if squares is None:
-            squares = _one_by_one(curvature, chosen, batch)
+            squares = _squares(curvature.model, weights, batch, len(indices), vectorize=False)
         for name, tensor in squares.items():
             total[name] += tensor
         count += len(indices)
@@ -81,37 +79,10 @@ def fisher_diagonal(curvature: Curvature, names: Collection[str]) -> Vector:
     return {name: tensor / count for name, tensor in total.items()}
 
 
-def _vectorized(curvature: Curvature, chosen: Vector, batch: Any, size: int) -> Vector:
-    """Sum the squared gradients of a batch by ``vmap``, in slices that fit into memory."""
-    model, weights = curvature.model, curvature.weights
-    leaves, spec = tree_flatten(batch)
-    mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
-
-    def loss(trainable: Vector, parts: list[Any]) -> Tensor:
-        one = [part.unsqueeze(0) if m else part for part, m in zip(parts, mapped, strict=True)]
-        return model.losses({**weights.trainable, **trainable}, weights.fixed, tree_unflatten(one, spec)).squeeze(0)
-
-    each = max(1, min(size, GRADIENT_BYTES // max(4 * sum(p.numel() for p in chosen.values()), 1)))
-    gradient = vmap(grad(loss), in_dims=(None, [0 if m else None for m in mapped]))
-    total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in chosen.items()}
-    for start in range(0, size, each):
-        part = [leaf[start : start + each] if m else leaf for leaf, m in zip(leaves, mapped, strict=True)]
-        for name, tensor in gradient(chosen, part).items():
+def _squares(model: SampleModel, weights: Weights, batch: Any, size: int, vectorize: bool) -> Vector:
+    """Sum the squared gradients of a batch's samples."""
+    total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in weights.trainable.items()}
+    for _, rows in per_sample_gradients(model, weights, batch, size, vectorize):
+        for name, tensor in rows.items():
             total[name] += tensor.double().square().sum(dim=0)
-    return total
-
-
-def _one_by_one(curvature: Curvature, chosen: Vector, batch: Any) -> Vector:
-    """Sum the squared gradients of a batch by one backward pass a sample."""
-    weights = curvature.weights
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in chosen.items()}
-    total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in chosen.items()}
-    with torch.enable_grad():
-        losses = curvature.model.losses({**weights.trainable, **leaves}, weights.fixed, batch).unbind()
-    for loss in losses:
-        if loss.requires_grad:
-            grads = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
-            for name, tensor in zip(leaves, grads, strict=True):
-                if tensor is not None:
-                    total[name] += tensor.double().square()
     return total

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_inf.model.capture import Captured
 from lightning_inf.model.features import Features, watching_features
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -23,6 +24,7 @@ def look(
     vectors: dict[str, Vector],
     batch: Any,
     indices: Sequence[int],
+    captured: Captured | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Answer what a single forward pass can; run none where nothing needs one.
 
@@ -33,6 +35,7 @@ def look(
         vectors: Neighbourhoods by key, among others.
         batch: On the device.
         indices: Of the batch's samples in the training data.
+        captured: What a forward pass at these weights has said already, where there was one.
 
     Returns:
         Columns by measurement.
@@ -44,6 +47,10 @@ def look(
     strange = [m for m in asked if said[m.key] is None]
     if not looks and not strange:
         return answers
+    if captured is not None and not strange:
+        said_before = describe(captured.outputs) if any(isinstance(m, OutputsAt) for m in looks) else {}
+        loss = {"loss": captured.losses}
+        return answers | {m.key: said_before if isinstance(m, OutputsAt) else loss for m in looks}
     watching = watching_features(model.module) if strange else contextlib.nullcontext(Features())
     with torch.no_grad(), watching as features:
         if any(isinstance(m, OutputsAt) for m in looks):

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
-from lightning_inf.sweep import backends
 from lightning_inf.sweep.measurements import SelfAscentAt
 
 #: Sets of weights that a sample holds at a time: where it stands, the gradient there, and where it goes.
@@ -54,7 +54,7 @@ def rises(
         batch: The batch of ``size`` samples.
         size: B.
         chosen: Positions in the batch.
-        vectorize: By ``vmap``, as many samples at once as fit in :data:`~lightning_inf.sweep.backends.GRADIENT_BYTES`;
+        vectorize: By ``vmap``, as many samples at once as fit in :data:`~lightning_inf.model.gradients.GRADIENT_BYTES`;
             else one after the other.
 
     Returns:
@@ -69,7 +69,7 @@ def rises(
             one, place = _cut(model, weights, batch, size, position, losses[position])
             found[position] = _alone(model, weights, measurement.steps, reach, one, place)
         return found
-    leaves, mapped, loss_of = backends.of_one(model, weights, batch, size)
+    leaves, mapped, loss_of = gradients.of_one(model, weights, batch, size)
 
     def rise(parts: list[Any]) -> Tensor:
         def loss(trainable: Vector) -> Tensor:
@@ -87,7 +87,7 @@ def rises(
         difference = loss(here).double() - loss(weights.trainable).double()
         return torch.where(moves, difference, torch.full_like(difference, float("nan")))
 
-    each = max(1, backends.GRADIENT_BYTES // max(_SETS * 4 * sum(p.numel() for p in weights.trainable.values()), 1))
+    each = max(1, gradients.GRADIENT_BYTES // max(_SETS * 4 * sum(p.numel() for p in weights.trainable.values()), 1))
     climb = vmap(rise, in_dims=([0 if m else None for m in mapped],))
     for start in range(0, len(chosen), each):
         part = list(chosen[start : start + each])

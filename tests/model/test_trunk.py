@@ -20,9 +20,9 @@ from lightning_inf import (
     TrainingDynamics,
     influence,
 )
+from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
-from lightning_inf.sweep import backends
 from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, SelfAscentAt
@@ -160,21 +160,21 @@ def test_derivatives_through_it(kind):
     model, weights, batch = case(kind)
     tangent = moved(weights)
     function = partial(model.losses, fixed=weights.fixed, batch=batch)
-    expected = backends.exact(model, weights, [tangent], batch, SAMPLES)[:, 0].float()
-    one_by_one = backends.per_sample_gradients(model, weights, batch, SAMPLES, vectorize=False)
-    norms = torch.cat([backends.squared_norms(gradients, None) for _, gradients in one_by_one])
+    expected = gradients.exact(model, weights, [tangent], batch, SAMPLES)[:, 0].float()
+    one_by_one = gradients.per_sample_gradients(model, weights, batch, SAMPLES, vectorize=False)
+    norms = torch.cat([gradients.squared_norms(g, None) for _, g in one_by_one])
     with model.trunk:
         model.share(weights, batch)
         with Count() as count:
             if kind is not Normalised:  # a weight norm has no forward-mode derivative
                 found = jvp(function, (weights.trainable,), (tangent,))[1]
                 torch.testing.assert_close(found, expected)
-            slices = list(backends.per_sample_gradients(model, weights, batch, SAMPLES))
+            slices = list(gradients.per_sample_gradients(model, weights, batch, SAMPLES))
         assert "convolution" not in count.seen
         assert model.trunk._cuttable
-    products = torch.cat([backends.products(gradients, [tangent]) for _, gradients in slices])[:, 0]
+    products = torch.cat([gradients.products(g, [tangent]) for _, g in slices])[:, 0]
     torch.testing.assert_close(products.float(), expected, rtol=1e-4, atol=1e-6)
-    again = torch.cat([backends.squared_norms(gradients, None) for _, gradients in slices])
+    again = torch.cat([gradients.squared_norms(g, None) for _, g in slices])
     torch.testing.assert_close(again, norms, rtol=1e-5, atol=1e-9)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call, hessian
 
 from lightning_inf.data.references import Target
+from lightning_inf.model import gradients
 from lightning_inf.probes.ascent import Ascent
 from lightning_inf.probes.conjugate_gradients import ConjugateGradients
 from lightning_inf.probes.curvature import Preconditioner
@@ -17,7 +18,6 @@ from lightning_inf.probes.gradient import Gradient
 from lightning_inf.probes.inverse import InverseGradient
 from lightning_inf.probes.kronecker import EKFAC
 from lightning_inf.probes.lissa import LiSSA
-from lightning_inf.sweep import backends
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt
 from tests.checkpoint_stub import stub
@@ -74,7 +74,7 @@ def test_all_backends_agree_along_every_probe(case, name, output):
     here, batch = case
     tangent = PROBES[name].make(here)
     weights, model = here.weights(None), here.model
-    truth = backends.exact(model.giving(output), weights, [tangent], batch, 12)[:, 0]
+    truth = gradients.exact(model.giving(output), weights, [tangent], batch, 12)[:, 0]
     assert truth.abs().max() > 0
     asked = [DerivativeAt(CHECKPOINT, PROBES[name], output)]
     for backend, tolerance in (("jvp", 1e-5), ("vmap", 1e-5), ("central", 2e-2)):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep import backends
@@ -82,21 +83,21 @@ def test_forward_mode(case, truth):
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_per_sample_gradients(case, truth, vectorize):
     model, weights, tangents, batch = case
-    slices = list(backends.per_sample_gradients(model, weights, batch, SAMPLES, vectorize))
-    found = torch.cat([backends.products(gradients, tangents) for _, gradients in slices])
+    slices = list(gradients.per_sample_gradients(model, weights, batch, SAMPLES, vectorize))
+    found = torch.cat([gradients.products(g, tangents) for _, g in slices])
     assert relative(found, truth[0]) < 1e-5
     scale = {n: 0.5 + i for i, n in enumerate(weights.trainable)}
-    norms = torch.cat([backends.squared_norms(gradients, scale) for _, gradients in slices])
+    norms = torch.cat([gradients.squared_norms(g, scale) for _, g in slices])
     expected = torch.tensor([sum(scale[n] * v for n, v in sample.items()) for sample in truth[1]])
     assert relative(norms, expected.double()) < 1e-5
 
 
 def test_slices_are_small_when_gradients_are_large(case, truth, monkeypatch):
     model, weights, tangents, batch = case
-    monkeypatch.setattr(backends, "GRADIENT_BYTES", 3 * 4 * sum(p.numel() for p in weights.trainable.values()))
-    slices = list(backends.per_sample_gradients(model, weights, batch, SAMPLES))
+    monkeypatch.setattr(gradients, "GRADIENT_BYTES", 3 * 4 * sum(p.numel() for p in weights.trainable.values()))
+    slices = list(gradients.per_sample_gradients(model, weights, batch, SAMPLES))
     assert [len(losses) for losses, _ in slices] == [3, 3, 3, 1]
-    assert relative(torch.cat([backends.products(g, tangents) for _, g in slices]), truth[0]) < 1e-5
+    assert relative(torch.cat([gradients.products(g, tangents) for _, g in slices]), truth[0]) < 1e-5
 
 
 def test_central_differences(case, truth):
@@ -113,8 +114,8 @@ def test_a_missing_name_in_a_tangent_is_zero(case, truth):
     whole = [{n: t if "head" in n else torch.zeros_like(t) for n, t in tangents[0].items()}]
     expected = backends.forward_mode(model, weights, whole, batch).double()
     assert relative(backends.forward_mode(model, weights, part, batch), expected) < 1e-6
-    ((_, gradients),) = backends.per_sample_gradients(model, weights, batch, SAMPLES)
-    assert relative(backends.products(gradients, part), expected) < 1e-5
+    ((_, g),) = gradients.per_sample_gradients(model, weights, batch, SAMPLES)
+    assert relative(gradients.products(g, part), expected) < 1e-5
 
 
 class Attention(LightningModule):
@@ -137,7 +138,7 @@ def test_auto_falls_back_where_forward_mode_is_missing_and_says_so():
     tangent = {n: torch.randn_like(p) for n, p in weights.trainable.items()}
     evaluator = Evaluator(SampleModel(module))
     found = evaluator.derivatives(weights, [tangent], batch, 6)
-    expected = backends.exact(evaluator.model, weights, [tangent], batch, 6)
+    expected = gradients.exact(evaluator.model, weights, [tangent], batch, 6)
     assert relative(found, expected) < 2e-2
     assert "central" in evaluator.used["derivative"] or evaluator.used["derivative"] == "jvp"
     if "central" in evaluator.used["derivative"]:
@@ -159,7 +160,7 @@ def test_a_step_that_vmap_refuses_has_a_backward_pass_a_sample(case, truth):
     module = Looks()
     module.body.norm.running_mean.normal_()
     weights = Weights.of(module.eval())
-    evaluator = Evaluator(SampleModel(module))
+    evaluator = Evaluator(SampleModel(module), "vmap")
     checkpoint = stub("a")
     directions = [Fixed(str(i)) for i in range(TANGENTS)]
     asked = [GradientNormAt(checkpoint), *(DerivativeAt(checkpoint, d) for d in directions)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep import backends
@@ -45,8 +46,8 @@ def test_all_backends_agree(case, truth):
     margins = model.giving("margin")
     assert relative(backends.forward_mode(margins, weights, tangents, batch), truth[1]) < 1e-5
     for vectorize in (True, False):
-        slices = list(backends.per_sample_gradients(margins, weights, batch, SAMPLES, vectorize))
-        assert relative(torch.cat([backends.products(g, tangents) for _, g in slices]), truth[1]) < 1e-5
+        slices = list(gradients.per_sample_gradients(margins, weights, batch, SAMPLES, vectorize))
+        assert relative(torch.cat([gradients.products(g, tangents) for _, g in slices]), truth[1]) < 1e-5
     with torch.no_grad():
         assert relative(backends.central(margins, weights, tangents, batch, 1e-8, torch.float64), truth[1]) < 2e-4
 

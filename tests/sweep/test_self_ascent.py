@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
-from lightning_inf.sweep import backends
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import SelfAscentAt
 from tests.checkpoint_stub import stub
@@ -79,7 +79,7 @@ def by_hand(weights, batch, output):
 def test_equals_a_loop(kind, output, monkeypatch):
     model, weights, batch = make(kind)
     evaluator = Evaluator(model)
-    monkeypatch.setattr(backends, "GRADIENT_BYTES", 3 * 3 * 4 * sum(p.numel() for p in weights.trainable.values()))
+    monkeypatch.setattr(gradients, "GRADIENT_BYTES", 3 * 3 * 4 * sum(p.numel() for p in weights.trainable.values()))
     asked = SelfAscentAt(stub("a"), STEPS, RADIUS, output)
     found = evaluator(weights, [asked], {}, batch, SAMPLES, range(SAMPLES))[asked.key]["rise"]
     torch.testing.assert_close(found, by_hand(weights, batch, output), rtol=1e-4, atol=1e-5)
