@@ -91,11 +91,13 @@ class Watcher(TorchFunctionMode):
         if not torch.is_grad_enabled():
             return output  # the user's code wants none
         self.uses.append(use)
+        if output._is_view():
+            # Writing into a view replaces its place in the graph, and the hook would stay behind.
+            output = output.clone()
         if output.requires_grad:
             output.register_hook(use.keep)
             return output
-        # A view can't be made the start of a graph in place.
-        tapped: Tensor = _Tap.apply(output.clone() if output._is_view() else output, self.root, use)
+        tapped: Tensor = _Tap.apply(output, self.root, use)
         return tapped
 
     def _probed(

@@ -46,6 +46,11 @@ class Conv(Outer):
         return self.groups == 1 and self.shape[1] >= _CHANNELS
 
     @property
+    def direct(self) -> bool:
+        """Whether :meth:`along` runs at full speed: few channels are convolved slowly."""
+        return self._by_windows
+
+    @property
     def layout(self) -> str:
         """Names the order of K."""
         return "windows" if self._by_windows else "unfolded"
@@ -100,10 +105,13 @@ class Conv(Outer):
         """Multiply by convolving the inputs with the directions, shape ``(B, T)``."""
         assert self.delta is not None
         taken, back = self._image(self.kept["input"]), self._image(self.delta)
-        taken = F.pad(taken, self.padding) if any(self.padding) else taken
+        left, right, top, bottom = self.padding
+        even = left == right and top == bottom
+        taken = taken if even else F.pad(taken, self.padding)
         columns = []
         for kernel in self._kernels(stack):
-            moved = F.conv2d(taken, kernel.to(taken.dtype), None, self.stride, 0, self.dilation, self.groups)
+            options = (self.stride, (top, left) if even else 0, self.dilation, self.groups)
+            moved = F.conv2d(taken, kernel.to(taken.dtype), None, *options)
             columns.append((moved * back).sum(dim=(1, 2, 3)))
         return torch.stack(columns, dim=1)
 

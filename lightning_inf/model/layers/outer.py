@@ -80,7 +80,7 @@ class Outer(Use):
         _, positions, width, outputs = self.sizes
         dense = 0 if factors is None else len(factors.rest_index)
         whole = positions * width * outputs
-        without = dense * whole + int(squares) * self._gram
+        without = dense * (whole if self.direct else positions * whole) + int(squares) * self._gram
         # Making them takes a copy of the unfolded inputs on top.
         made = whole + positions * width * int(positions > 1) + (dense + int(squares)) * width * outputs
         if without > made:
@@ -89,6 +89,11 @@ class Outer(Use):
         if factors is not None and factors.rest is not None:
             products[factors.rest_index] = self.along(factors.rest)
         return products, self._squares() if squares else None
+
+    @property
+    def direct(self) -> bool:
+        """Whether :meth:`along` runs at full speed."""
+        return True
 
     @property
     def _gram(self) -> int:
