@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from lightning_inf.methods.method import Method
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Weights
-from lightning_inf.sweep.cost import UnitCosts, measure
+from lightning_inf.sweep.cost import UnitCosts, asked_of, measure
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.plan import Pass
+from lightning_inf.sweep.ways import Ways
 
 
 @dataclass
@@ -82,6 +83,9 @@ class Decider:
         wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
         budget = self.settings.budget_seconds(epoch_seconds)
         units = self._measure(checkpoints[-1], self._kinds(wanted))
+        # As with the extent: an analysis that is resumed goes on in the way in which it began.
+        ways = self._earlier_ways(wanted) or units.ways
+        self.evaluator.ways, units = ways, replace(units, ways=ways)
         tuning, spent = Tuner(self.trial, self.depends, self._kept("tuning")).tune(self.settings.methods, budget)
         methods = with_chosen(self.settings.methods, tuning)
         beside = spent + self._diagnosing(units, methods)
@@ -97,12 +101,16 @@ class Decider:
                 "individual": extent.individual,
                 "left_out": extent.left_out,
             },
+            "ways": ways.described(),
             "estimate": {
                 "estimated_seconds": round(cost(extent), 3),
                 "tuning_seconds": round(spent, 3),
                 "budget_seconds": budget,
                 "passes": len(passes),
                 "disk_bytes": units.disk(passes, self.chunks.scored),
+                "ways": ways.explained(
+                    [asked_of(point) for work in passes for point in work.points], self.settings.backend
+                ),
             },
         }
 
@@ -172,6 +180,11 @@ class Decider:
             return None
         kept = [checkpoint for checkpoint in wanted.checkpoints if checkpoint.key in found["keys"]]
         return Extent(kept, found["individual"], found["left_out"])
+
+    def _earlier_ways(self, wanted: Extent) -> Ways | None:
+        """Return how an earlier analysis of the same things took derivatives."""
+        found = self._kept("ways")
+        return Ways(**found) if found and self._kept("extent").get("asked") == self._asked(wanted) else None
 
     def _kept(self, name: str) -> dict[str, Any]:
         """Read a part of the manifest of an earlier analysis; empty where there is none."""

@@ -26,6 +26,7 @@ from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.batches import laid_out
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
@@ -44,6 +45,7 @@ from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import Ranks
 from lightning_inf.sweep.run import Sweep
+from lightning_inf.sweep.ways import Ways
 
 _MANIFEST = "manifest.json"
 #: What the curvature of the training loss depends on besides the checkpoint and how it is taken.
@@ -169,11 +171,12 @@ class _Analysis:
         else:
             decided = self.ranks.wait("decided")
         self.subject.references.excluded = {int(i): why for i, why in decided["excluded"].items()}
+        self.evaluator.ways = Ways(**decided["ways"])
         kept = [c for c in checkpoints if c.key in decided["extent"]["keys"]]
         extent = Extent(kept, decided["extent"]["individual"], decided["extent"]["left_out"])
         # The user's own methods stay as they are: another analysis may have to choose anew.
         self.settings = replace(self.settings, methods=with_chosen(self.settings.methods, decided["tuning"]))
-        kept_for_later = {name: decided[name] for name in ("extent", "tuning")}
+        kept_for_later = {name: decided[name] for name in ("extent", "tuning", "ways")}
         return Account(self.directory, extent, weights, cost=decided["estimate"], decided=kept_for_later)
 
     def _plan(self, extent: Extent, methods: Sequence[Method]) -> tuple[dict[str, list[Question]], list[Pass]]:
@@ -241,7 +244,7 @@ class _Analysis:
             self.evaluator,
             self.subject.train,
             self.chunks,
-            self.subject.transfer,
+            lambda batch: laid_out(self.subject.transfer(batch), self.evaluator.ways.layout),
             self.subject.batch_size,
             ledger,
             self.ranks,

@@ -110,6 +110,7 @@ class Trial:
                     if self._most == 1 or not out_of_memory(error):
                         raise
                     self._most = max((self._most or self.training.batch_size) // 2, 1)
+            self.evaluator.forget()
             for key, columns in parts[0].items():
                 found[key] = {name: np.concatenate([part[key][name] for part in parts]) for name in columns}
         return found

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
-from lightning_inf.data.batches import Transfer, stream
+from lightning_inf.data.batches import Layout, Transfer, laid_out, stream
 from lightning_inf.data.sources import Samples
-from lightning_inf.model.sample_model import SampleModel, device_of
+from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.describe import describe
 from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import BeliefsAt, DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
-from lightning_inf.sweep.plan import Pass
-
-#: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
-_REPEATS = 3
+from lightning_inf.sweep.plan import Pass, Point
+from lightning_inf.sweep.timing import REPEATS, time_ways
+from lightning_inf.sweep.timing import seconds_of as _seconds
+from lightning_inf.sweep.ways import Backend, Ways
 
 #: Displacements that are timed together.
 _STEPS = 16
+
+#: Images get their channels last where a forward pass then takes less than this part of the time.
+_FASTER = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,18 @@ class UnitCosts:
         trunk: What the runs of a batch at one checkpoint share; 0 where they share nothing.
         forward: A whole forward pass.
         displaced: A forward pass at displaced weights, without what is shared.
-        derivative: A derivative along one tangent, without what is shared.
-        gradient: The sample's gradient, without what is shared.
         output_bytes: Of what is stored of its outputs.
+        ways: The costs of derivatives, without what is shared, and which way is taken.
+        backend: The user's choice of the way.
     """
 
     load: float
     trunk: float
     forward: float
     displaced: float
-    derivative: float
-    gradient: float
     output_bytes: int
+    ways: Ways = field(default_factory=Ways)
+    backend: Backend = "auto"
 
     def seconds(self, passes: Sequence[Pass], samples: int, world: int) -> float:
         """Estimate how long passes over ``samples`` samples will take on ``world`` processes."""
@@ -55,7 +59,7 @@ class UnitCosts:
         climbs = [m for work in passes for m in work.measurements if isinstance(m, SelfAscentAt)]
         # Each step is a gradient of the sample's own; two forward passes for the loss before and after.
         some = sum(
-            (m.steps * self.gradient + 2 * self.forward) * (samples if m.samples is None else len(m.samples))
+            (m.steps * self.ways.gradient + 2 * self.forward) * (samples if m.samples is None else len(m.samples))
             for m in climbs
         )
         return (whole + some) / world
@@ -71,12 +75,25 @@ class UnitCosts:
         """Seconds a sample of one pass: the batch is loaded once and measured at every point."""
         total = self.load + self.trunk * len(work.checkpoints)
         for point in work.points:
-            along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
-            norms = any(isinstance(m, GradientNormAt) for m in point.measurements)
+            along, norms = asked_of(point)
             looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt, BeliefsAt))}
             total += (self.displaced if point.moved is not None else self.forward - self.trunk) * len(looks)
-            total += self.gradient if norms or along > 4 else self.derivative * along
+            total += self._derivatives(along, norms)
         return total
+
+    def _derivatives(self, along: int, norms: bool) -> float:
+        """Seconds a sample of derivatives and lengths at one set of weights."""
+        differences, way = self.backend in ("central", "one_sided"), self.ways.pick(along, norms, self.backend)
+        if norms:
+            apart = differences or self.backend == "jvp"
+            return self.ways.gradient + along * (self.ways.derivative if apart else self.ways.product)
+        return along * self.ways.derivative if differences else along and self.ways.costs(along)[way]
+
+
+def asked_of(point: Point) -> tuple[int, bool]:
+    """Say how many derivatives are asked at a set of weights, and whether lengths of gradients are."""
+    along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
+    return along, any(isinstance(m, GradientNormAt) for m in point.measurements)
 
 
 def measure(
@@ -125,53 +142,60 @@ def _time(
     """Time the work on the second batch, once the first has warmed it up."""
     everything = asked is None
     differentiated = everything or bool({DerivativeAt, GradientNormAt, SelfAscentAt} & set(asked or ()))
-    (first, warm), (part, batch) = batches
-    sizes, model = {id(warm): len(first), id(batch): len(part)}, evaluator.model
-
-    def timed(work: Callable[[Any], object]) -> float:
-        work(warm)
-        return min(_seconds(lambda: work(batch), weights) for _ in range(_REPEATS)) / len(part)
-
+    (_, warm), (part, batch) = batches
+    model = evaluator.model
     with torch.no_grad():
         columns = describe(model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
         if not differentiated and LossAt not in (asked or ()):  # the sweep itself is hardly longer than three timings
             once = _seconds(lambda: model.outputs(weights, batch), weights) / len(part)
-            return UnitCosts(load, 0.0, once, once, 0.0, 0.0, output_bytes)
-        forward = timed(lambda b: model.outputs(weights, b))
+            return UnitCosts(load, 0.0, once, once, output_bytes, backend=evaluator.backend)
+        layout, seconds = _layout(model, weights, warm, batch)
+    usual, last = (s / len(part) for s in seconds)
+    forward = last if layout == "channels_last" else usual
+    warm, batch = laid_out(warm, layout), laid_out(batch, layout)
+    ways = Ways(layout=layout, contiguous=usual, channels_last=last)
     with model.trunk:
         model.share(weights, warm)  # the first that is shared is checked, which takes longer
         shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
-        gradient = derivative = 0.0
         if differentiated:
-            gradient = timed(lambda b: evaluator.norms(weights, b, sizes[id(b)]))
-            derivative = timed(lambda b: evaluator.derivatives(weights, [weights.trainable], b, sizes[id(b)]))
+            ways = time_ways(evaluator, weights, (warm, len(batches[0][0])), (batch, len(part)), ways)
         if model.trunk.of(weights.fixed, batch) is None:
-            return UnitCosts(load, 0.0, forward, forward, derivative, gradient, output_bytes)
+            return UnitCosts(load, 0.0, forward, forward, output_bytes, ways, evaluator.backend)
         displaced = _displaced(model, weights, batch) / len(part)
-    return UnitCosts(load, min(shared, forward), forward, displaced, derivative, gradient, output_bytes)
+    return UnitCosts(load, min(shared, forward), forward, displaced, output_bytes, ways, evaluator.backend)
+
+
+def _layout(model: SampleModel, weights: Weights, warm: Any, batch: Any) -> tuple[Layout, tuple[float, float]]:
+    """Choose the layout of images whose forward pass is faster, with the seconds of both on a batch.
+
+    The second is 0 where there are no images or kernels, or the step doesn't take images with their channels last.
+    """
+    run = lambda given: model.outputs(weights, given)  # noqa: E731
+    expected = run(warm).loss
+    kernels = any(tensor.dim() == 4 for tensor in (*weights.trainable.values(), *weights.fixed.values()))
+    other = laid_out(batch, "channels_last")
+    moved = any(a is not b for a, b in zip(tree_leaves(batch), tree_leaves(other), strict=True))
+    usable = kernels and moved
+    if usable:
+        try:
+            found = run(laid_out(warm, "channels_last")).loss
+            usable = torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        except RuntimeError:  # `view` of what is not contiguous
+            usable = False
+    usual, last = [], []
+    for _ in range(REPEATS):  # alternating, so that a slow moment hits both
+        usual.append(_seconds(lambda: run(batch), weights))
+        if usable:
+            last.append(_seconds(lambda: run(other), weights))
+    seconds = min(usual), min(last, default=0.0)
+    return "channels_last" if usable and seconds[1] < _FASTER * seconds[0] else "contiguous", seconds
 
 
 def _displaced(model: SampleModel, weights: Weights, batch: Any) -> float:
     """Time what a displacement takes of a batch whose trunk is shared."""
     steps = [weights.trainable] * _STEPS
     if losses_at(model, weights, steps, batch) is not None:
-        return min(_seconds(lambda: losses_at(model, weights, steps, batch), weights) for _ in range(_REPEATS)) / _STEPS
+        return min(_seconds(lambda: losses_at(model, weights, steps, batch), weights) for _ in range(REPEATS)) / _STEPS
     with torch.no_grad():
         return _seconds(lambda: model.losses(weights.trainable, weights.fixed, batch), weights)
-
-
-def _seconds(work: Callable[[], object], weights: Weights) -> float:
-    """Time one call to its end on the device."""
-    _wait(weights)
-    began = time.perf_counter()
-    work()
-    _wait(weights)
-    return time.perf_counter() - began
-
-
-def _wait(weights: Weights) -> None:
-    """Wait for the device, or the clock measures only launches."""
-    device = device_of(weights)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -56,6 +56,8 @@ class Differentiator:
         ways: What was decided.
         used: How each column was answered, for the report.
         notes: What was found out on the first batch, for the report.
+        step: Of differences of losses, and their precision, once it was found.
+        refused: Why gradients don't come apart in the layers, once that was found.
     """
 
     model: SampleModel
@@ -67,7 +69,7 @@ class Differentiator:
     _jvp_works: bool | None = None
     _vmap_works: bool | None = None
     _layers: list[tuple[str, ...]] | None = None
-    _refused: bool = False
+    refused: str = ""
     _prepared: dict[tuple[int, ...], Tangents] = field(default_factory=dict, repr=False)
 
     def answer(
@@ -138,7 +140,7 @@ class Differentiator:
 
     def captured(self, weights: Weights, batch: Any, size: int) -> Captured | None:
         """Run a batch forward and backward; the first is compared with a backward pass a sample."""
-        if self._refused or self.ways.layers is False or self.backend == "vmap" or self.model.mode == "single":
+        if self.refused or self.ways.layers is False or self.backend == "vmap" or self.model.mode == "single":
             return None
         try:
             captured = capture(self.model, weights, batch, size)
@@ -153,8 +155,8 @@ class Differentiator:
                 raise
             if isinstance(error, IndexError) and self._layers is not None:
                 raise  # a label out of range, say
-            self._refused = self._refused or self._layers is None
             why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            self.refused = self.refused or (why if self._layers is None else "")
             self._note(f"the gradients of single samples did not come apart in the layers ({why}).")
             return None
         return captured

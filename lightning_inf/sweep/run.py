@@ -100,6 +100,7 @@ class Sweep:
             for chunk in chunks:
                 self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
                 self.ranks.check()
+        self.evaluator.forget()
 
     def _chunk(
         self,

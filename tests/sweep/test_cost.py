@@ -11,6 +11,7 @@ from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt, LossAt
 from lightning_inf.sweep.plan import plan
+from lightning_inf.sweep.ways import Ways
 from tests.checkpoint_stub import stub
 from tests.model.test_trunk import Asked, Plain
 
@@ -31,8 +32,12 @@ def asked(kind, checkpoints, references):
 )
 def test_what_is_shared_counts_once_a_checkpoint(kind, shared, alone):
     passes = plan(asked(kind, 2, 100), 1)
-    head = UnitCosts(0.5, trunk=9, forward=10, displaced=0.1, derivative=0.2, gradient=3, output_bytes=8)
-    whole = UnitCosts(0.5, trunk=0, forward=10, displaced=10, derivative=30, gradient=30, output_bytes=8)
+    head = UnitCosts(
+        0.5, trunk=9, forward=10, displaced=0.1, output_bytes=8, ways=Ways(layers=False, derivative=0.2, gradient=3)
+    )
+    whole = UnitCosts(
+        0.5, trunk=0, forward=10, displaced=10, output_bytes=8, ways=Ways(layers=False, derivative=30, gradient=30)
+    )
     assert head.seconds(passes, 7, 1) == pytest.approx(7 * (len(passes) * 0.5 + shared))
     assert whole.seconds(passes, 7, 2) == pytest.approx(7 * (len(passes) * 0.5 + alone) / 2)
 
