@@ -88,8 +88,10 @@ class InfluenceCallback(Callback):
         learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
         weights: Analyse the ``current`` weights at the end of training, or those ``averaged`` by a
             ``WeightAveraging`` or ``StochasticWeightAveraging`` callback.
-        backend: How derivatives are taken: ``auto``, ``jvp``, ``central`` (differences) or ``vmap`` (per-sample
-            gradients).
+        backend: How derivatives are taken: ``auto`` (the cheapest exact way, by costs measured on the first batches),
+            ``layers`` (products in the layers, from one backward pass a batch), ``jvp``, ``vmap`` (per-sample gradients),
+            or by differences of losses: ``central``, or ``one_sided``, which takes one forward pass where the losses are
+            known and says how far it is off.
         parameters: Take influence through these parameters only: a regular expression or several, found anywhere in a
             name, or ``head`` for those of the last module that has any. Default: all that are trained.
         batch_size: Samples in a batch of the analysis. Default: up to four training batches, on a CPU one.
