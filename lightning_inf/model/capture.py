@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lightning_inf.model.layers.attention import attend
+from lightning_inf.model.layers.broadcast import ELEMENTWISE, REPEATING, Broadcast
 from lightning_inf.model.layers.calls import CALLS, recognised
 from lightning_inf.model.layers.outer import Outer, Together
 from lightning_inf.model.layers.tangents import Tangents
@@ -78,10 +81,27 @@ class Watcher(TorchFunctionMode):
         if not taken:
             return func(*args, **kwargs)
         try:
+            if func is F.multi_head_attention_forward:
+                return attend(args, kwargs, self._chosen, self._project)
+            if func in ELEMENTWISE:
+                spread = Broadcast.of(args, self._chosen, self.size)
+                parts = list(args)
+                parts[spread.place] = self._hooked(spread.spread(parts[spread.place]), spread)
+                return func(*parts, **kwargs)
+            if func in REPEATING:
+                output = func(*args, **kwargs)
+                return self._hooked(output.clone(), Broadcast.repeated(args[0], output, taken[0], self.size))
             use = recognised(func, args, kwargs, self._chosen, self.size)
         except Unsupported as reason:
             return self._probed(func, args, kwargs, taken, str(reason))
-        return self._hooked(func(*args, **kwargs), use)
+        return self._hooked(use.result(func(*args, **kwargs)), use)
+
+    def _project(self, taken: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute a projection and watch it."""
+        output = F.linear(taken, weight, bias)
+        if not any(id(tensor) in self._chosen for tensor in (weight, bias)):
+            return output
+        return self._hooked(output, recognised(F.linear, (taken, weight, bias), {}, self._chosen, self.size))
 
     def _named(self, leaf: Any) -> str | None:
         return self._chosen.get(id(leaf)) if isinstance(leaf, Tensor) else None

@@ -23,12 +23,12 @@ class Scaled(nn.Module):
 
     def forward(self, x):
         y = self.inner(x)
-        return y * self.gain if self.counts else y + 0 * x.sum().detach() * self.gain.detach()
+        return y / self.gain if self.counts else y + 0 * x.sum().detach() * self.gain.detach()
 
 
 def test_a_parameter_outside_of_a_layer_is_named():
     model, weights, batch, _ = case(Scaled(), torch.randn(SIZE, 3))
-    with pytest.raises(Uncaptured, match=r"body\.gain is used by .*mul"):
+    with pytest.raises(Uncaptured, match=r"body\.gain is used by .*div"):
         capture(model, weights, batch, SIZE)
 
 

@@ -11,7 +11,8 @@ from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep import backends
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt, OutputsAt
+from lightning_inf.sweep.ways import Ways
 from tests.checkpoint_stub import stub
 
 SAMPLES, TANGENTS = 10, 3
@@ -136,9 +137,12 @@ def test_auto_falls_back_where_forward_mode_is_missing_and_says_so():
     weights = Weights.of(module)
     batch = torch.randn(6, 5, 8), torch.randint(0, 8, (6,))
     tangent = {n: torch.randn_like(p) for n, p in weights.trainable.items()}
-    evaluator = Evaluator(SampleModel(module))
+    evaluator = Evaluator(SampleModel(module), ways=Ways(layers=False, reason="not tried"))
     found = evaluator.derivatives(weights, [tangent], batch, 6)
     expected = gradients.exact(evaluator.model, weights, [tangent], batch, 6)
+    layered = Evaluator(SampleModel(module))
+    assert relative(layered.derivatives(weights, [tangent], batch, 6), expected) < 1e-5
+    assert layered.used["derivative"] == "products in the layers"
     assert relative(found, expected) < 2e-2
     assert "central" in evaluator.used["derivative"] or evaluator.used["derivative"] == "jvp"
     if "central" in evaluator.used["derivative"]:
@@ -175,3 +179,88 @@ class Fixed:
 
     def __init__(self, key):
         self.key = key
+
+
+class SequenceFirst(LightningModule):
+    """Has the samples in the second dimension, which shapes alone don't tell where both are equally long."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(torch.tanh(self.layer(x.transpose(0, 1))).mean(dim=0), y)
+
+
+@pytest.mark.parametrize("length", [4, SAMPLES])
+def test_what_does_not_come_apart_in_the_layers_is_found_out(length):
+    torch.manual_seed(0)
+    module = SequenceFirst().eval()
+    weights = Weights.of(module)
+    batch = torch.randn(SAMPLES, length, 6), torch.randint(0, 6, (SAMPLES,))
+    tangents = [{n: torch.randn_like(p) for n, p in weights.trainable.items()} for _ in range(2)]
+    evaluator = Evaluator(SampleModel(module))
+    expected = gradients.exact(evaluator.model, weights, tangents, batch, SAMPLES)
+    assert relative(evaluator.derivatives(weights, tangents, batch, SAMPLES), expected) < 1e-5
+    assert evaluator.used["derivative"] == "jvp"
+    assert any("did not come apart in the layers" in note for note in evaluator.notes)
+
+
+def test_a_batch_that_goes_another_way_is_answered_otherwise():
+    """Positions shared by the samples look like one index a sample where there are as many of each."""
+    torch.manual_seed(0)
+    module = Positions().eval()
+    weights = Weights.of(module)
+    tangent = {n: torch.randn_like(p) for n, p in weights.trainable.items()}
+    evaluator = Evaluator(SampleModel(module))
+    for size in (SAMPLES, 5):
+        batch = torch.randint(0, 9, (size, 5)), torch.randint(0, 4, (size,))
+        expected = gradients.exact(evaluator.model, weights, [tangent], batch, size)
+        assert relative(evaluator.derivatives(weights, [tangent], batch, size), expected) < 1e-5
+    assert any("another way through the layers" in note for note in evaluator.notes)
+
+
+class Positions(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.table, self.places = nn.Embedding(9, 4), nn.Embedding(5, 4)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        h = self.table(x) + self.places(torch.arange(x.shape[1]))
+        return F.cross_entropy(torch.tanh(h).mean(dim=1), y)
+
+
+@pytest.mark.parametrize("backend", ["auto", "layers", "jvp", "central", "one_sided", "vmap"])
+def test_every_backend_gives_norms_and_derivatives_at_once(case, truth, backend):
+    model, weights, tangents, batch = case
+    evaluator, checkpoint = Evaluator(model, backend), stub("a")
+    scale = {n: 0.5 + i for i, n in enumerate(weights.trainable)}
+    asked = [GradientNormAt(checkpoint, scale), LossAt(checkpoint), OutputsAt(checkpoint)]
+    asked += [DerivativeAt(checkpoint, Fixed(str(i))) for i in range(TANGENTS)]
+    answers = evaluator(weights, asked, {str(i): t for i, t in enumerate(tangents)}, batch, SAMPLES)
+    found = torch.stack([answers[m.key]["derivative"] for m in asked[3:]], dim=1)
+    assert relative(found, truth[0]) < (2e-2 if backend in ("central", "one_sided") else 1e-5)
+    norms = torch.tensor([sum(scale[n] * v for n, v in sample.items()) for sample in truth[1]])
+    assert relative(answers[asked[0].key]["squared_norm"], norms.double()) < 1e-5
+    with torch.no_grad():
+        losses = model.losses(weights.trainable, weights.fixed, batch)
+    for measurement in asked[1:3]:
+        torch.testing.assert_close(answers[measurement.key]["loss"], losses, rtol=1e-5, atol=1e-6)
+    assert answers[asked[2].key]["probabilities"].shape == (SAMPLES, 6)
+    if backend == "one_sided":
+        assert any("one-sided differences are off by" in note for note in evaluator.notes)
+
+
+def test_one_sided_differences_start_from_losses_that_are_asked_anyway(case, monkeypatch):
+    model, weights, tangents, batch = case
+    evaluator, checkpoint = Evaluator(model, "one_sided"), stub("a")
+    asked = [LossAt(checkpoint), DerivativeAt(checkpoint, Fixed("0"))]
+    evaluator(weights, asked, {"0": tangents[0]}, batch, SAMPLES)  # finds its step
+    runs, run = [], SampleModel._run
+    monkeypatch.setattr(SampleModel, "_run", lambda *given, **named: runs.append(1) or run(*given, **named))
+    evaluator(weights, asked, {"0": tangents[0]}, batch, SAMPLES)
+    assert len(runs) == 2
+    evaluator(weights, asked[1:], {"0": tangents[0]}, batch, SAMPLES)
+    assert len(runs) == 4

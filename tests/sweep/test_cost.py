@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
+from lightning_inf.data.batches import laid_out
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
+from lightning_inf.sweep import cost
 from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.measurements import DerivativeAt, LossAt
@@ -56,3 +61,61 @@ def test_units_know_whether_anything_is_shared(parameters):
     else:
         assert 0 < units.trunk <= units.forward
         assert units.displaced < units.forward
+
+
+class Images(LightningModule):
+    """A convolution whose output is looked at by ``view`` or by ``flatten``."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.conv, self.head, self.view = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 64, 3), view
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        h = torch.relu(self.conv(x))
+        return F.cross_entropy(self.head(h.view(len(x), -1) if self.view else h.flatten(1)), y)
+
+
+@pytest.mark.parametrize("view", [True, False])
+@pytest.mark.parametrize("last", [0.5, 2.0])
+def test_channels_come_last_where_that_is_faster_and_the_step_takes_it(view, last, monkeypatch):
+    torch.manual_seed(0)
+    module = Images(view).eval()
+    data = TensorDataset(torch.randn(64, 3, 8, 8), torch.arange(64) % 3)
+    clock = {"seconds": 0.0}
+    run = SampleModel.outputs
+
+    def outputs(model, weights, batch):
+        clock["seconds"] = last if batch[0].stride()[1] == 1 else 1.0
+        return run(model, weights, batch)
+
+    monkeypatch.setattr(SampleModel, "outputs", outputs)
+    monkeypatch.setattr(cost, "_seconds", lambda work, weights: [work(), clock["seconds"]][1])
+    samples, weights = Samples(data, default_collate, "test", batch_size=16), Weights.of(module)
+    units = measure(Evaluator(SampleModel(module)), samples, lambda batch: batch, weights, 32, range(64), {LossAt})
+    assert units.ways.layout == ("channels_last" if last < 1 and not view else "contiguous")
+    assert units.forward == pytest.approx((last if last < 1 and not view else 1.0) / 32)
+    assert (units.ways.channels_last == 0) == view
+
+
+def test_laying_out_changes_no_shape_and_no_number():
+    batch = {"x": torch.randn(4, 1, 5, 5), "y": torch.arange(4), "text": ["a"], "more": (torch.randn(4, 3, 2, 2),)}
+    moved = laid_out(batch, "channels_last")
+    assert moved["x"].stride() == (25, 1, 5, 1)
+    assert moved["more"][0].stride()[1] == 1
+    assert torch.equal(moved["x"], batch["x"])
+    assert moved["y"] is batch["y"]
+    assert laid_out(batch, "contiguous") is batch
+
+
+def test_ways_are_timed_and_chosen():
+    torch.manual_seed(0)
+    module = Images(view=False).eval()
+    data = TensorDataset(torch.randn(64, 3, 8, 8), torch.arange(64) % 3)
+    samples, weights = Samples(data, default_collate, "test", batch_size=16), Weights.of(module)
+    for backend, layers in (("auto", True), ("vmap", False)):
+        evaluator = Evaluator(SampleModel(module), backend)
+        ways = measure(evaluator, samples, lambda batch: batch, weights, 32, range(64)).ways
+        assert ways.layers is layers
+        assert (ways.captured > 0) is layers
+        assert min(ways.derivative, ways.gradient, ways.contiguous) > 0

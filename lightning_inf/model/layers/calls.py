@@ -38,7 +38,9 @@ def _embedding(given: dict[str, Any], names: Mapping[str, str], size: int) -> Us
     if given["max_norm"] is not None or given["scale_grad_by_freq"]:
         raise Unsupported("a lookup with max_norm or scale_grad_by_freq depends on the other samples")
     taken, shape = given["input"], given["weight"].shape
-    return Embedding(names, size, kind_of(taken, size), shape=shape, padding=given["padding_idx"], input=taken)
+    once = size > 1 and (taken.dim() == 1 or len(taken) == 1) and len(taken) != size
+    kind = "shared" if once else kind_of(taken, size)
+    return Embedding(names, size, kind, shape=shape, padding=given["padding_idx"], input=taken)
 
 
 def _layer_norm(given: dict[str, Any], names: Mapping[str, str], size: int) -> Use:

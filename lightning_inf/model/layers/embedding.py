@@ -25,9 +25,18 @@ class Embedding(Use):
         self.shape = shape
         self.padding = None if padding is None else padding % shape[0]
 
+    def result(self, output: Tensor) -> Tensor:
+        """Give every sample rows of its own where one lookup serves all, of positions, say."""
+        if self.kind != "shared":
+            return output
+        rows = output if len(output) == 1 else output.unsqueeze(0)
+        return rows.expand(self.size, *rows.shape[1:]).clone()
+
     @property
     def _index(self) -> Tensor:
         """Indices of shape ``(B, P)``."""
+        if self.kind == "shared":
+            return self.kept["input"].reshape(1, -1).expand(self.size, -1)
         return by_sample(self.kept["input"], self.size).reshape(self.size, -1)
 
     def _back(self, part: slice) -> Tensor:

@@ -51,6 +51,10 @@ class Use(ABC):
         """Take what comes back; a hook of the output tensor."""
         self.delta = gradient if self.delta is None else self.delta + gradient
 
+    def result(self, output: Tensor) -> Tensor:
+        """Return what the step is to get for a call's output."""
+        return output
+
     @property
     def intact(self) -> bool:
         """Whether nobody has written into the call's tensors since."""
