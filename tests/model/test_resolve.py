@@ -21,6 +21,7 @@ from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import Outputs, SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.evaluate import Evaluator
+from lightning_inf.sweep.ways import Ways
 from tests.samples import CLASSES, FEATURES, Classifier, Crowded, batches_of, blobs
 
 SAMPLES = 24
@@ -507,8 +508,9 @@ def test_the_loss_of_each_sample_is_right(name: str) -> None:
     assert case.note or not notes
 
 
+@pytest.mark.parametrize("layers", [None, False])
 @pytest.mark.parametrize("name", CASES)
-def test_derivatives_of_each_samples_loss_are_right(name: str) -> None:
+def test_derivatives_of_each_samples_loss_are_right(name: str, layers: bool | None) -> None:
     case = CASES[name]
     module = case.make()
     indices = [3, 8, 13]
@@ -518,13 +520,14 @@ def test_derivatives_of_each_samples_loss_are_right(name: str) -> None:
         weights = Weights.of(stand_in)
         make = torch.Generator().manual_seed(5)
         tangent = {n: torch.randn(p.shape, generator=make) for n, p in weights.trainable.items()}
-        evaluator = Evaluator(model)
+        evaluator = Evaluator(model, ways=Ways(layers=layers))
         groups = [[i] for i in indices] if model.mode == "single" else [indices]
         norms = torch.cat([evaluator.norms(weights, batches(group), len(group)) for group in groups])
         along = torch.cat([evaluator.derivatives(weights, [tangent], batches(group), len(group)) for group in groups])
-    notes = " ".join(evaluator.notes)
-    assert ("vmap does not take this model" in notes) == (not case.vectorizes)
-    assert (evaluator.used["derivative"] == "jvp") == case.forward_mode
+    if layers is False:
+        notes = " ".join(evaluator.notes)
+        assert ("vmap does not take this model" in notes) == (not case.vectorizes)
+        assert (evaluator.used["derivative"] == "jvp") == case.forward_mode
     module.eval()
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
     assert parameters.keys() == weights.trainable.keys()
