@@ -74,7 +74,8 @@ def _script() -> str:
 
 
 def _style() -> str:
-    return _joined("*.css", r"/\*.*\*/")
+    style = _joined("*.css", r"/\*.*\*/")
+    return re.sub(r"(?<=[:;,{}>])\s+|\s+(?=[{}>])|;\s*(?=})", "", style) + "\n"
 
 
 def _joined(pattern: str, comment: str) -> str:

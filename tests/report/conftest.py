@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from lightning_inf.data.examples import Example
+from lightning_inf.report.sprites import write_examples
 
 METHODS = ("forward_inf", "tracin", "self_influence")
 
@@ -192,37 +197,92 @@ def attribution_columns(references: int, columns: dict[str, list[Any]]) -> dict[
 
 
 MakeRun = Callable[..., Path]
+Visit = Callable[..., Any]
+
+
+def build_run(
+    directory: Path,
+    samples: int = 120,
+    names: list[str] | None = ["ant", "bee", "cat", "dog"],  # noqa: B006 - never changed
+    wrong: set[int] | None = None,
+    references: int = 3,
+    known: int | None = None,
+    drop: tuple[str, ...] = (),
+    change: Callable[[dict[str, Any], dict[str, list[Any]]], None] | None = None,
+    example: Callable[[int], Example] | None = None,
+) -> Path:
+    """Write a run directory and return its path; with ``example``, its first thousand samples by label have pictures."""
+    columns = score_columns(samples, names, set(range(0, samples, 9)) if wrong is None else wrong)
+    summary = summary_of(columns, names, known)
+    attributions = attribution_columns(references, columns)
+    if change:
+        change(summary, columns)
+    arrays = {
+        name: pa.array(values, SCHEMA.get(name, pa.int64() if name.endswith("_rank") else pa.float64()))
+        for name, values in columns.items()
+        if name not in drop
+    }
+    directory.mkdir(exist_ok=True)
+    pq.write_table(pa.table(arrays), directory / "scores.parquet")
+    if attributions:
+        pq.write_table(pa.table(attributions), directory / "attributions.parquet")
+    (directory / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    if example:
+        rank = columns["label_rank"] if names else columns["forward_inf_rank"]
+        shown = sorted((i for i in range(samples) if rank[i] is not None), key=rank.__getitem__)[:1000]
+        write_examples(directory, shown, range(references), example, example, list)
+    return directory
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Return a function that writes a run directory and returns its path."""
+    return lambda **options: build_run(tmp_path / "influence", **options)
 
-    def make(
-        samples: int = 120,
-        names: list[str] | None = ["ant", "bee", "cat", "dog"],  # noqa: B006 - never changed
-        wrong: set[int] | None = None,
-        references: int = 3,
-        known: int | None = None,
-        drop: tuple[str, ...] = (),
-        change: Callable[[dict[str, Any], dict[str, list[Any]]], None] | None = None,
-    ) -> Path:
-        columns = score_columns(samples, names, set(range(0, samples, 9)) if wrong is None else wrong)
-        summary = summary_of(columns, names, known)
-        attributions = attribution_columns(references, columns)
-        if change:
-            change(summary, columns)
-        arrays = {
-            name: pa.array(values, SCHEMA.get(name, pa.int64() if name.endswith("_rank") else pa.float64()))
-            for name, values in columns.items()
-            if name not in drop
-        }
-        directory = tmp_path / "influence"
-        directory.mkdir(exist_ok=True)
-        pq.write_table(pa.table(arrays), directory / "scores.parquet")
-        if attributions:
-            pq.write_table(pa.table(attributions), directory / "attributions.parquet")
-        (directory / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-        return directory
 
-    return make
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Start the distribution's Chromium, once; without one the tests that need it are skipped, but not in CI."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    playwright = None if found is None else pytest.importorskip("playwright.sync_api")
+    if playwright is None:
+        missing = "no Chromium on PATH: apt-get install chromium"
+        if os.environ.get("LIGHTNING_INF_REQUIRE_BROWSER"):
+            pytest.fail(f"LIGHTNING_INF_REQUIRE_BROWSER is set, but there is {missing}")
+        pytest.skip(missing)
+    with playwright.sync_playwright() as driver:
+        # Chromium has no sandbox for root, and these pages are our own.
+        started = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visit]:
+    """Return a function that opens a file in a fresh profile and waits for its script; complaints fail the test."""
+    contexts, complaints = [], []
+
+    def open_page(path: Path, ready: str = "yes", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "offline": True, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url)
+            ),
+        )
+        page.goto(path.as_uri())
+        if options.get("java_script_enabled", True) and ready:
+            page.wait_for_selector(f'html[data-ready="{ready}"]')
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

@@ -22,7 +22,7 @@ function refresh(page = 0) {
   const ranks = data.column[view.sort];
   const rows = [];
   for (let row = 0; row < data.rows; row++) if (matches(row)) rows.push(row);
-  if (ranks) rows.sort((a, b) => (ranks[a] || 1e9) - (ranks[b] || 1e9) || a - b);
+  if (ranks && view.sort !== "index") rows.sort((a, b) => (ranks[a] || 1e9) - (ranks[b] || 1e9) || a - b);
   view.rows = rows;
   turn(page);
 }
@@ -34,7 +34,7 @@ function turn(page) {
   tools.where.textContent = view.rows.length
     ? `${count(view.rows.length)} of ${count(data.rows)} samples, page ${count(view.page + 1)} of ${count(pages)}`
     : `No sample of ${count(data.rows)} fits these filters.`;
-  tools.review.textContent = unfiltered() ? `Review the ${count(view.suspects)} suspects` : "Review these";
+  tools.review.textContent = unfiltered() ? `Review the ${view.suspects > 1 ? `${count(view.suspects)} suspects` : "suspect"}` : "Review these";
   tools.review.disabled = !view.rows.length;
   for (const bar of tools.bars) {
     bar.before.disabled = view.page === 0;

@@ -45,6 +45,7 @@ function show_sample(row) {
   const entry = decisions.by.get(indexOf(row));
   parts.picture.replaceChildren(thumb(row, true));
   parts.facts.replaceChildren(...[change(row), who(row), chips(row), verdict_of(entry)].filter(Boolean));
+  if (parts.find === document.activeElement || parts.note === document.activeElement) review.dialog.focus();
   parts.note.value = entry?.note || "";
   parts.find.value = "";
   parts.y.disabled = !has_suggestion();
@@ -103,7 +104,7 @@ function build_review() {
   parts.said = make("p", { role: "status" });
   parts.relabel = make("div", { class: "relabel" }, make("label", {}, make("span", {}, "Relabel ", make("kbd", {}, "R")), parts.find), parts.list);
   const end = make("button", { type: "button", click: () => review.dialog.close() }, "Close ", make("kbd", {}, "Esc"));
-  review.dialog = make("dialog", { class: "review", "aria-label": "Review", keydown: pressed, close: () => draw_gallery() },
+  review.dialog = make("dialog", { class: "review", "aria-label": "Review", tabindex: "-1", keydown: pressed, close: () => draw_gallery() },
     make("div", { class: "row top" }, parts.progress, parts.said, end),
     make("div", { class: "sides" }, parts.picture, make("div", {}, parts.facts,
       make("div", { class: "row acts" }, ["y", "n", "x", "u"].map(button)), parts.relabel,

@@ -15,6 +15,7 @@ async function start() {
   build_review();
   build_exchange();
   refresh();
+  performance.mark("ready");
   document.documentElement.dataset.ready = "yes";
 }
 start();

@@ -14,4 +14,4 @@ INDICES = 100
 def context(run: Run) -> dict[str, Any]:
     """Give what the summary does not say by itself."""
     first = next((rank for rank in run.rankings if run.ranked(rank, ["index"], 1)), "index")
-    return {"first_rank": first, "rows": LIST_LENGTH, "indices": INDICES, "notes": run.examples.notes}
+    return {"first_rank": first, "rows": LIST_LENGTH, "indices": INDICES, "labelled": first == "label_rank"}
