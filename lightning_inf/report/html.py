@@ -75,7 +75,7 @@ def _script() -> str:
 
 def _style() -> str:
     style = _joined("*.css", r"/\*.*\*/")
-    return re.sub(r"(?<=[:;,{}>])\s+|\s+(?=[{}>])|;\s*(?=})", "", style) + "\n"
+    return re.sub(r"(?<=[:;,{}>])\s+|\s+(?=[{}>])|;\s*(?=})|\b0(?=\.\d)", "", style) + "\n"
 
 
 def _joined(pattern: str, comment: str) -> str:

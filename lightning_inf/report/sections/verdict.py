@@ -26,7 +26,6 @@ class Action(NamedTuple):
 def context(run: Run) -> dict[str, Any]:
     """Give the cards their numbers, all of them from the summary, and the first things to do."""
     agreement = run.summary.get("agreement") or {}
-    pairs = [pair for pair in agreement.get("pairs", ()) if pair["overlap"] is not None]
     return {
         "label_issue": run.label_issue,
         "memorized": run.summary.get("memorized"),
@@ -34,7 +33,7 @@ def context(run: Run) -> dict[str, Any]:
         "duplicates": run.summary.get("duplicates"),
         "worst": worst_class(run),
         "agreement": agreement,
-        "pair": pairs[0] if pairs else None,
+        "pair": _pair(run),
         "default": ranked_list(run, LABEL, limit=1),
         "actions": actions(run),
     }
@@ -63,9 +62,17 @@ def actions(run: Run) -> list[Action]:
         why = f"{share} of its labels are suspect, more than of the others."
         found.append(Action(f"Look at how the class {name} was labelled", why, "classes"))
     if rare:
-        why = "They are rare, and probably right: the model knows them by heart only."
-        found.append(Action(f"Collect more samples like {counted(rare, 'memorised one')}", why, "self-influence"))
+        why = "They are probably right, but rare: more samples like them would help."
+        found.append(Action(f"Look at {counted(rare, 'sample')} of high self-influence", why, "self-influence"))
     return found[:ACTIONS]
+
+
+def _pair(run: Run) -> dict[str, Any] | None:
+    """Find the pair of rankings to show: the default list, and one that asks something else than how labels were learnt."""
+    known = [pair for pair in (run.summary.get("agreement") or {}).get("pairs", ()) if pair["overlap"] is not None]
+    others = {column for m in run.summary["methods"] if m["kind"] != "dynamics" for column in m["columns"]}
+    apart = [pair for pair in known if pair["scores"][0] == "label_score" and pair["scores"][1] in others]
+    return next(iter([*apart, *known]), None)
 
 
 def _stands_out(worst: dict[str, Any], issues: int, scored: int) -> bool:
