@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from lightning_inf.report import markdown
 from lightning_inf.report.html import render
 from lightning_inf.report.run import ranked_rows
 from lightning_inf.report.sections.ranking import LIST_LENGTH
 from lightning_inf.report.sections.suspects import PAGE
+from lightning_inf.report.terminal import summarize
 from tests.report.hostile import HOSTILE
 
 MakeRun = Callable[..., Path]
@@ -195,6 +199,22 @@ def test_counts_are_those_of_the_summary(make_run: MakeRun) -> None:
     classes = re.findall(r'<td class="n">([\d,]+)</td><td class="n">([\d,]+)</td>', section(page, "classes"))
     assert sum(int(n.replace(",", "")) for n, _ in classes) == 1437
     assert sum(int(k.replace(",", "")) for _, k in classes) == 131
+
+
+def test_page_summary_table_terminal_and_markdown_count_alike(make_run: MakeRun) -> None:
+    directory = make_run(samples=1437, wrong=set(range(0, 1437, 11)), known=131)
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    issues, scored = summary["issues"][0]["num_issues"], summary["dataset"]["scored"]
+    flags = pq.read_table(directory / "scores.parquet")["is_label_issue"].to_pylist()
+    assert (sum(flags), len(flags)) == (issues, scored)
+    figures = re.findall(r'class="figure" value="([^"]*)"', page_of(directory))
+    assert figures[:2] == [str(scored), str(issues)]
+    assert f"Review {issues} suspect labels" in page_of(directory)
+    printed = io.StringIO()
+    summarize(summary, [], Console(file=printed, width=100))
+    assert f"{scored:,} of {scored:,} samples scored, {issues} label issues" in printed.getvalue()
+    written = markdown.render(directory).read_text(encoding="utf-8")
+    assert f"{issues:,}" in written
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lightning_inf.report.run import ranked_rows
 from lightning_inf.report.terminal import summarize, visible
+from tests.report.hostile import HOSTILE as BATTERY
 
 MakeRun = Callable[..., Path]
 COLUMNS = [
@@ -97,6 +98,23 @@ def test_hostile_text_stays_text(make_run: MakeRun, text: str, encoding: str) ->
     assert len(shown.splitlines()) <= 24
     if text.startswith("["):
         assert shown.splitlines()[0] == text
+
+
+def test_the_battery_of_hostile_strings_reaches_the_terminal_as_text(make_run: MakeRun) -> None:
+    def change(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        columns["sample_id"][: len(BATTERY)] = BATTERY
+        columns["label_name"][: len(BATTERY)] = BATTERY
+
+    directory = make_run(change=change)
+    for start in range(0, len(BATTERY), 5):
+        rows = [{"index": i, "sample_id": t, "label_name": t} for i, t in enumerate(BATTERY[start : start + 5])]
+        stream = io.StringIO()
+        summarize({"verdict": "; ".join(BATTERY)[:200]}, rows, Console(file=stream, width=400))
+        lines = stream.getvalue().splitlines()
+        assert len(lines) <= 24
+        for index, text in enumerate(BATTERY[start : start + 5]):
+            assert any(line.startswith(f"{index} {text[:60]}") for line in lines), text
+    assert printed(directory)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
