@@ -72,15 +72,19 @@ def measure(row: Row, problem: Problem, tool: str, pairs: int, most: int) -> dic
 
 
 def _own(row: Row, problem: Problem, samples: int) -> dict[str, Callable[[], object]]:
-    """Our analysis, and what is taken off: one that asks no reference alone, or one of a single batch."""
+    """Our analysis, and what is taken off: one that asks no reference alone, one of the losses alone, or of a single batch."""
 
     def none_alone() -> None:
         ours.analyse(problem, row.question, samples, individual_references=0, full_attributions=False)
 
-    return {
-        "whole": lambda: ours.analyse(problem, row.question, samples),
-        "once": none_alone if row.per_reference else lambda: ours.once(problem, row.question, samples),
-    }
+    def losses_alone() -> None:
+        ours.analyse(problem, row.question, samples, methods=[ours.Losses()], backend="auto")
+
+    def one_batch() -> object:
+        return ours.once(problem, row.question, samples)
+
+    less = none_alone if row.per_reference else losses_alone if row.question.kind == "one_sided" else one_batch
+    return {"whole": lambda: ours.analyse(problem, row.question, samples), "once": less}
 
 
 def summary(found: list[dict[str, Seconds]], share: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -21,7 +21,9 @@ from benchmarks.timing import CLOCKS, Spared
 from benchmarks.training import quiet_trainer
 from lightning_inf import ForwardINF, InfluenceCallback, SelfInfluence, TracIn, influence
 from lightning_inf.analysis.directions import make_directions
-from lightning_inf.methods.method import Method
+from lightning_inf.methods.method import Answers, Method, Setting
+from lightning_inf.methods.method import Question as Asked
+from lightning_inf.sweep.measurements import LossAt
 
 #: The method of each kind, and how long and how many its steps are: the defaults.
 METHODS: dict[str, type[Method]] = {
@@ -29,7 +31,27 @@ METHODS: dict[str, type[Method]] = {
     "tracin": TracIn,
     "self_influence": SelfInfluence,
     "head": TracIn,
+    "one_sided": TracIn,
 }
+
+
+class Losses(Method):
+    """Asks for the losses at every checkpoint and makes nothing of them: what they cost is known to be paid."""
+
+    kind: ClassVar[Literal["references", "self", "dynamics"]] = "self"
+    polarity: ClassVar[str] = "none"
+    suspicious: ClassVar[Literal["lowest", "highest"]] = "highest"
+    formula = "mean over checkpoints of l_i"
+    name = "known_losses"
+
+    def ask(self, setting: Setting) -> list[Asked]:
+        """Ask for the loss of each sample."""
+        terms = [LossAt(checkpoint) for checkpoint in setting.checkpoints]
+
+        def score(answers: Answers, indices: np.ndarray) -> dict[str, np.ndarray]:
+            return {self.name: np.mean([answers[term.key]["loss"] for term in terms], axis=0)}
+
+        return [Asked(None, terms, score)]
 
 
 def scores(problem: Problem, question: Question, samples: int) -> np.ndarray:
@@ -85,7 +107,8 @@ def _analyse(problem: Problem, question: Question, samples: int, folder: Path, o
     trainer = options.pop("trainer", {})
     arguments = {
         "references": TensorDataset(*problem.references(max(question.references, 1))),
-        "methods": [method],
+        "methods": [method, Losses()] if question.kind == "one_sided" else [method],
+        "backend": "one_sided" if question.kind == "one_sided" else "auto",
         "checkpoints": [str(path) for path in problem.checkpoints[: question.checkpoints]],
         "dirpath": str(folder),
         "budget": None,

@@ -34,7 +34,8 @@ whatever the number of samples: the time of the same analysis of a single batch,
 of the references or the ascent (finding out how the loss comes apart, measuring unit costs, loading checkpoints for a
 first time, checking the step on at most 1,024 samples, pictures of the samples that are shown, writing the report); it has
 a column of its own, in F too. *One more reference* is the
-difference between an analysis that asks several references alone and one that asks none, over their number. The peers'
+difference between an analysis that asks several references alone and one that asks none, over their number; *beyond known
+losses* is the difference from an analysis that asks for the losses at the same checkpoints alone. The peers'
 figures are of their whole call; the slow ones are timed on fewer samples, in F of the same samples. *Memory* is by how
 much a forked process's peak resident memory exceeds what it began with, on as many samples as the row's figure."""
 

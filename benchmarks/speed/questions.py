@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: ``forward_inf``: losses after an ascent minus losses before; ``tracin``: gradient products; ``self_influence``: squared
-#: gradients; ``head``: gradient products of the last linear layer's weight.
-Kind = Literal["forward_inf", "tracin", "self_influence", "head"]
+#: gradients; ``head``: gradient products of the last linear layer's weight; ``one_sided``: gradient products from one
+#: displaced forward pass each, beside the losses that it is subtracted from.
+Kind = Literal["forward_inf", "tracin", "self_influence", "head", "one_sided"]
 
 
 @dataclass(frozen=True)
