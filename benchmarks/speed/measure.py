@@ -23,7 +23,10 @@ from benchmarks.timing import CLOCKS, Seconds, Spread, alternate
 OURS = "lightning_inf"
 
 #: A bare sweep is repeated until it runs over as many samples: shorter ones can't be timed.
-SWEPT = 2048
+SWEPT = 1024
+
+#: Samples at the most on which memory is watched.
+MEMORY = 2500
 
 
 def agreement(row: Row, problem: Problem, samples: int) -> dict[str, float]:
@@ -62,17 +65,18 @@ def measure(row: Row, problem: Problem, tool: str, pairs: int, most: int) -> dic
         Plain values, see :func:`summary`.
     """
     samples = min(most, (row.samples or most) if tool == OURS else row.peers[tool])
-    works = (
-        _own(row, problem, samples) if tool == OURS else {"whole": lambda: TOOLS[tool](problem, row.question, samples)}
-    )
+    works = _works(row, problem, tool, samples)
+    watched = _works(row, problem, tool, min(samples, MEMORY))["whole"]
     sweeps = max(1, round(min(SWEPT, most) / samples))
     found = alternate(problem.bare(samples), works, pairs, sweeps, warm_up=False)
     share = row.question.references if row.per_reference else 1
-    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(works["whole"]), **summary(found, share)}
+    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(watched), **summary(found, share)}
 
 
-def _own(row: Row, problem: Problem, samples: int) -> dict[str, Callable[[], object]]:
-    """Our analysis, and what is taken off: one that asks no reference alone, one of the losses alone, or of a single batch."""
+def _works(row: Row, problem: Problem, tool: str, samples: int) -> dict[str, Callable[[], object]]:
+    """A peer's work; or our analysis and what is taken off: that of none alone, of the losses alone, or of a single batch."""
+    if tool != OURS:
+        return {"whole": lambda: TOOLS[tool](problem, row.question, samples)}
 
     def none_alone() -> None:
         ours.analyse(problem, row.question, samples, individual_references=0, full_attributions=False)

@@ -36,7 +36,7 @@ class Row:
     peers: Peers = field(default_factory=dict)
     samples: int | None = None
     per_reference: bool = False
-    checked: int = 128
+    checked: int = 64
     tolerance: float = 1e-4
     plotted: bool = False
 
@@ -52,7 +52,7 @@ ROWS = [
         "forward_inf_more",
         "Forward-INF, one more reference, ascent included",
         "cnn",
-        Question("forward_inf", 1, 5),
+        Question("forward_inf", 1, 4),
         1.15,
         {"plain loop": 512},
         per_reference=True,
@@ -73,7 +73,7 @@ ROWS = [
         "cnn",
         Question("tracin", 5, 1),
         10.5,
-        {"captum": 128, "captum, sample-wise": 256, "dattri": 256, "plain loop": 512},
+        {"captum": 64, "captum, sample-wise": 128, "dattri": 64, "plain loop": 256},
     ),
     Row(
         "tracin_one_sided",
@@ -90,7 +90,7 @@ ROWS = [
         "cnn",
         Question("tracin", 5, 10),
         14,
-        {"captum": 64, "captum, sample-wise": 256, "dattri": 128, "plain loop": 512},
+        {"captum": 64, "captum, sample-wise": 128, "dattri": 64, "plain loop": 256},
     ),
     Row(
         "tracin_5_100",
@@ -98,7 +98,7 @@ ROWS = [
         "cnn",
         Question("tracin", 5, 100),
         18,
-        {"captum, sample-wise": 128, "plain loop": 512},
+        {"captum, sample-wise": 128, "plain loop": 256},
     ),
     Row(
         "self_influence_5",
@@ -106,7 +106,7 @@ ROWS = [
         "cnn",
         Question("self_influence", 5),
         14,
-        {"captum": 128, "captum, sample-wise": 256, "dattri": 256, "plain loop": 512},
+        {"captum": 64, "captum, sample-wise": 128, "dattri": 64, "plain loop": 256},
     ),
     Row(
         "head_100",
@@ -169,7 +169,7 @@ ROWS = [
             "cnn",
             Question("tracin", checkpoints, 10),
             peers={"captum, sample-wise": 128, "plain loop": 256},
-            samples=2000,
+            samples=1000,
             plotted=True,
         )
         for checkpoints in (1, 2, 10)
