@@ -42,6 +42,8 @@ def visible(text: str) -> str:
         >>> print(visible("cat\x1b[31m"))
         cat\x1b[31m
     """
+    if text.isprintable():  # nearly all text; none of these characters is printable
+        return text
     return "".join(_escape(c) if c in _BIDI or unicodedata.category(c) in _UNPRINTABLE else c for c in text)
 
 
