@@ -74,20 +74,17 @@ def measure(row: Row, problem: Problem, tool: str, pairs: int, most: int) -> dic
 
 
 def _works(row: Row, problem: Problem, tool: str, samples: int) -> dict[str, Callable[[], object]]:
-    """A peer's work; or our analysis and what is taken off: that of none alone, of the losses alone, or of a single batch."""
+    """A peer's work; or our analysis and what is taken off: that of none alone, or of a single batch."""
     if tool != OURS:
         return {"whole": lambda: TOOLS[tool](problem, row.question, samples)}
 
     def none_alone() -> None:
         ours.analyse(problem, row.question, samples, individual_references=0, full_attributions=False)
 
-    def losses_alone() -> None:
-        ours.analyse(problem, row.question, samples, methods=[ours.Losses()], backend="auto")
-
     def one_batch() -> object:
         return ours.once(problem, row.question, samples)
 
-    less = none_alone if row.per_reference else losses_alone if row.question.kind == "one_sided" else one_batch
+    less = none_alone if row.per_reference else one_batch
     return {"whole": lambda: ours.analyse(problem, row.question, samples), "once": less}
 
 

@@ -33,12 +33,15 @@ ascent, sweep, chunk files, scores, Parquet with every attribution, report. Take
 whatever the number of samples: the time of the same analysis of a single batch, in the same pair, without the gradients
 of the references or the ascent (finding out how the loss comes apart, measuring unit costs, loading checkpoints for a
 first time, checking the step on at most 1,024 samples, pictures of the samples that are shown, writing the report); it has
-a column of its own, in F too. *One more reference* is the
-difference between an analysis that asks several references alone and one that asks none, over their number; *beyond known
-losses* is the difference from an analysis that asks for the losses at the same checkpoints alone. The peers'
-figures are of their whole call; the slow ones are timed on fewer samples, in F of the same samples. *Memory* is by how
-much a forked process's peak resident memory exceeds what it began with, on as many samples as the row's figure but at most
-{memory:,}."""
+a column of its own, in F too. *One more reference* is the difference between an analysis that asks several references
+alone and one that asks none, over their number. One-sided differences have the error that stands beside the plain loop
+under *apart*; their target is 5.5 F beyond losses that are known, which are 5 sweeps here. The bare sweep leaves the
+model and its images as they are; an analysis may lay images out with the channels last, so that one of its sweeps can
+take less than one F.
+
+The peers' figures are of their whole call; the slow ones are timed on fewer samples, in F of the same samples. *Memory*
+is by how much a forked process's peak resident memory exceeds what it began with, on as many samples as the row's figure
+but at most {memory:,}."""
 
 _REMARKS = """A peer without a figure in a row can't do it, or not within minutes, or computes something else: captum's
 sample-wise mode takes Linear and Conv2d alone, and on the ResNet-18 its scores are not those of the other tools (in-place ReLU,

@@ -46,7 +46,7 @@ class Row:
 #: Forward-INF takes differences of losses in fp32 that are 1e-3 apart.
 _DIFFERENCES = 2e-2
 
-#: One-sided differences have an error of the first order in their step; the page reports it as *apart*.
+#: 5.5 F are to be reached beyond known losses, which are 5 sweeps. One-sided differences have an error of the first order in their step; the page reports it as *apart*.
 _ONE_SIDED = 5e-2
 
 _EVERY = [
@@ -79,10 +79,10 @@ _EVERY = [
     ),
     Row(
         "tracin_one_sided",
-        "TracInCP, 5 checkpoints, 1 reference, one-sided differences beyond known losses",
+        "TracInCP, 5 checkpoints, 1 reference, one-sided differences, the losses that they start from included",
         "cnn",
         Question("one_sided", 5, 1),
-        5.5,
+        5 + 5.5,
         {"plain loop": 512},
         tolerance=_ONE_SIDED,
     ),
