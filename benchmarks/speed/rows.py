@@ -46,7 +46,8 @@ class Row:
 #: Forward-INF takes differences of losses in fp32 that are 1e-3 apart.
 _DIFFERENCES = 2e-2
 
-#: 5.5 F are to be reached beyond known losses, which are 5 sweeps. One-sided differences have an error of the first order in their step; the page reports it as *apart*.
+#: 5.5 F are to be reached beyond known losses, which are 5 sweeps. One-sided differences have an error of the first order in
+#: their step; the page reports it as *apart*.
 _ONE_SIDED = 5e-2
 
 _EVERY = [
