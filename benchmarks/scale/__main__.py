@@ -107,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         train(folder)
-        sizes = []
+        # Sizes that are not asked for stay as they were measured; the largest takes longest, so each is kept at once.
+        known = {size["samples"]: size for size in read_json(given.out)["sizes"]} if given.out.is_file() else {}
         for samples in sorted(given.sizes):
-            sizes.append(measure(folder, samples, given.pairs or SIZES.get(samples, 1)))
-            write_json(given.out, _result(sizes))  # the largest takes longest: what is known is kept
+            known[samples] = measure(folder, samples, given.pairs or SIZES.get(samples, 1))
+            write_json(given.out, _result([known[each] for each in sorted(known)]))
 
 
 def _result(sizes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def row_groups(path: str | Path, columns: list[str]) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=columns)
+    pa.default_memory_pool().release_unused()  # Arrow keeps what it had for the next, and counts as ours
 
 
 def _places(file: pq.ParquetFile, group: int) -> pa.Array:

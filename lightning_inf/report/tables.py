@@ -237,6 +237,7 @@ def _write(path: Path, tables: object) -> None:
             del table  # before the next is made
         if writer is not None:
             writer.close()
+    pa.default_memory_pool().release_unused()  # Arrow keeps what it had for the next, and counts as ours
 
 
 def _rows(columns: Mapping[str, np.ndarray], name: str, rows: slice) -> np.ndarray | None:

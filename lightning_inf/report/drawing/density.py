@@ -14,6 +14,8 @@ from lightning_inf.report.drawing.svg import element, picture
 ACROSS = 36
 #: Shades, by powers of the number of points.
 SHADES = 5
+#: Points that are put into hexagons at once.
+_BLOCK = 1 << 16
 
 
 def hexagons(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +71,8 @@ def density(
         names: What points, and hexagons of mostly marked points, are called.
         line: A height at which a line is drawn.
     """
-    there = np.isfinite(x) & np.isfinite(y)
-    flags = np.zeros(len(x), dtype=bool) if marked is None else marked
     size = (WIDTH - LEFT - RIGHT) / ACROSS
-    centres, owner = hexagons(x_of(horizontal, x[there]), y_of(vertical, y[there]), size)
-    counts = np.bincount(owner, minlength=len(centres))
-    hits = np.bincount(owner, weights=flags[there], minlength=len(centres))
+    centres, counts, hits = _counted(x, y, horizontal, vertical, size, marked)
     parts = frame(horizontal, vertical)
     top = max(int(counts.max(initial=1)), 1)
     shade = np.minimum((SHADES * np.log1p(counts) / math.log1p(top)).astype(int), SHADES - 1) + 1
@@ -89,12 +87,34 @@ def density(
         height = float(y_of(vertical, line))
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_="threshold"))
     parts.extend(_key(names, top, marked is not None))
-    said = f"{int(there.sum()):,} {names[0]}, at most {top:,} in one cell."
+    said = f"{counts.sum():,} {names[0]}, at most {top:,} in one cell."
     if marked is not None:
-        said += (
-            f" {int(flags[there].sum()):,} of them are marked; cells of {names[1]} have another colour and a border."
-        )
+        said += f" {hits.sum():,} of them are marked; cells of {names[1]} have another colour and a border."
     return picture(key, WIDTH, HEIGHT + 22, title, said, parts, "density")
+
+
+def _counted(
+    x: np.ndarray, y: np.ndarray, horizontal: Axis, vertical: Axis, size: float, marked: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count points, and marked ones, by hexagon; block by block, for there may be very many points.
+
+    Returns:
+        Centres, shape ``(m, 2)``, in lexical order, and counts, shape ``(m,)`` each.
+    """
+    found: dict[tuple[float, float], list[int]] = {}
+    for start in range(0, len(x), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        there = np.isfinite(x[part]) & np.isfinite(y[part])
+        centres, owner = hexagons(x_of(horizontal, x[part][there]), y_of(vertical, y[part][there]), size)
+        flags = np.zeros(len(owner)) if marked is None else marked[part][there]
+        counts = np.bincount(owner, minlength=len(centres)).tolist()
+        hits = np.bincount(owner, weights=flags, minlength=len(centres)).astype(int).tolist()
+        for (across, up), count, hit in zip(centres.tolist(), counts, hits, strict=True):
+            known = found.setdefault((across, up), [0, 0])
+            known[0] += count
+            known[1] += hit
+    both = np.array([found[centre] for centre in sorted(found)], dtype=np.int64).reshape(-1, 2)
+    return np.array(sorted(found)).reshape(-1, 2), both[:, 0], both[:, 1]
 
 
 def _hexagons(centres: np.ndarray, size: float) -> str:
