@@ -14,7 +14,7 @@ RULE = "training samples with exactly the input of a reference"
 #: How many pairs are listed in the summary; the counts are always whole.
 LISTED = 200
 #: Mean cosine of two gradients from which a sample is suspected to be a copy.
-ALIKE = 0.95
+ALIKE = 0.99
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def suspected(
 ) -> list[dict[str, Any]]:
     r"""Find training samples whose gradients are those of a reference (GradCos), though their inputs differ.
 
-    A score :math:`\sum_c \eta_c \cos(g_i, g_{ref})` divided by :math:`\sum_c \eta_c` is a mean cosine. Two samples of one
-    class have similar gradients, but hardly ever the same: from 0.95 on, one is likely a crop, a re-encoding or another
-    picture of the same thing.
+    A score :math:`\sum_c \eta_c \cos(g_i, g_{ref})` divided by :math:`\sum_c \eta_c` is a mean cosine. It is 1 for a copy.
+    Samples of one class that a model finds equally easy, or gets equally wrong, come close to it, so only the strongest
+    sample of a reference is taken, and only from 0.99 on: it is likely a re-encoding or another picture of the same thing.
 
     Args:
         strongest: By reference, training samples with their scores, the strongest first.
@@ -107,15 +107,15 @@ def suspected(
         ``{"train_index", "reference_index", "cosine"}``, most alike first.
 
     Example:
-        >>> suspected({3: [(8, 0.29), (1, 0.1)]}, scale=0.3, known={})
-        [{'train_index': 8, 'reference_index': 3, 'cosine': 0.96667}]
+        >>> suspected({3: [(8, 0.299), (1, 0.298)]}, scale=0.3, known={})
+        [{'train_index': 8, 'reference_index': 3, 'cosine': 0.99667}]
     """
     if not scale > 0:
         return []
     found = [
         {"train_index": index, "reference_index": reference, "cosine": round(value / scale, 5)}
         for reference, pairs in strongest.items()
-        for index, value in pairs
+        for index, value in pairs[:1]
         if value / scale >= ALIKE and index not in known.get(reference, set())
     ]
     return sorted(found, key=lambda pair: (-pair["cosine"], pair["reference_index"], pair["train_index"]))

@@ -42,7 +42,12 @@ def test_nothing_leaked() -> None:
 
 
 def test_suspects_are_those_above_the_cosine_and_not_known() -> None:
-    ends = {1: [(5, 0.2), (6, 0.2 * ALIKE), (7, 0.18)], 2: [(8, 0.199)]}
+    ends = {
+        1: [(5, 0.2 * ALIKE + 1e-9), (6, 0.2 * ALIKE)],
+        2: [(8, 0.199)],
+        3: [(9, 0.2 * ALIKE - 1e-6)],
+        4: [(9, 0.2)],
+    }
     found = suspected(ends, 0.2, {2: {8}})
-    assert [(pair["reference_index"], pair["train_index"]) for pair in found] == [(1, 5), (1, 6)]
+    assert [(pair["reference_index"], pair["train_index"]) for pair in found] == [(4, 9), (1, 5)]
     assert suspected(ends, 0.0, {}) == []
