@@ -141,6 +141,7 @@ def test_nothing_to_compare() -> None:
         ((1.5, 2), 1.5),
         ({"image": torch.ones(2), "path": "x.png", "y": torch.ones(3)}, [("image", torch.ones(2))]),
         ({"text": "to be", "label": 3}, [("text", "to be")]),
+        ({"image": torch.ones(2), "index": torch.tensor(7), "weight": 0.5}, [("image", torch.ones(2))]),
         (torch.ones(1), torch.ones(1)),
     ],
 )
