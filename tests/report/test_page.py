@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
 from PIL import Image
 
 from lightning_inf.data.decisions import read_decisions
@@ -53,7 +54,7 @@ def table(run: Path) -> list[dict[str, Any]]:
 
 
 def axe(page: Any) -> list[str]:
-    source = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
+    source = AXE_FILE_PATH.read_text(encoding="utf-8")
     page.evaluate(source)  # a script tag would be stopped by the page's policy
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = page.evaluate(
