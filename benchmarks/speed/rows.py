@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
 
-from benchmarks.speed.questions import Kind, Question
-from lightning_inf.sweep.evaluate import Backend
+from benchmarks.speed.questions import Question
 
 #: Peers that a row compares with, and on how many samples: the slow ones take hundreds of F.
 Peers = dict[str, int]
@@ -50,7 +48,7 @@ _DIFFERENCES = 2e-2
 #: their step; the page reports it as *apart*.
 _ONE_SIDED = 5e-2
 
-_EVERY = [
+ROWS = [
     Row(
         "forward_inf_more",
         "Forward-INF, one more reference, ascent included",
@@ -189,6 +187,3 @@ _EVERY = [
         for samples in (1000, 3000)
     ),
 ]
-
-#: Without what this version of the package has no backend for.
-ROWS = [row for row in _EVERY if row.question.kind in (*get_args(Kind)[:-1], *get_args(Backend))]
