@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-
-from lightning_inf.metrics.functional import spearman
 
 #: The part of the samples that the first k are at least.
 LEAST = 0.01
@@ -161,5 +158,9 @@ def disagreement(first: np.ndarray, second: np.ndarray, limit: int) -> list[int]
 
 def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:
     """Correlate ranks; None where that is 0/0."""
+    import torch  # here: the page reads this file, and is built where there is no torch
+
+    from lightning_inf.metrics.functional import spearman
+
     found = float(spearman(torch.from_numpy(left), torch.from_numpy(right))) if len(left) > 1 else math.nan
     return None if math.isnan(found) else found

@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_inf.audit.mislabeled import RULE, THRESHOLD, LabelIssues
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.files import digest, read_json
+from lightning_inf.files import digest, read_sealed
 from lightning_inf.methods.collect import Scores
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.tuning import sentence
@@ -36,7 +36,10 @@ def run_id(fingerprint: str, manifest: Path) -> str:
     Returns:
         12 hexadecimal digits; the same for an analysis that is repeated or resumed.
     """
-    return digest(fingerprint, read_json(manifest))[:12]
+    content = read_sealed(manifest)
+    chosen = {name: found["values"] for name, found in content.pop("tuning", {}).items()}  # without the seconds it took
+    content.pop("ways", None)  # how derivatives are taken goes by measured speed, and changes rounding alone
+    return digest(fingerprint, content, chosen)[:12]
 
 
 def now() -> str:
