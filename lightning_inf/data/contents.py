@@ -18,9 +18,12 @@ from torch.utils.data import Dataset
 
 from lightning_inf.data.identity import hash_value, locate
 from lightning_inf.data.repeatable import Repeatable
+from lightning_inf.data.rows import Form, form, kept, keys
 
 #: Seconds that may be spent on reading one data set's samples: a hunt for copies must not cost another epoch.
 LIMIT = 20.0
+#: Rows of arrays that are hashed between two looks at the clock.
+_TOGETHER = 65_536
 #: What is read: arrays that the dataset keeps in memory, the files it lists, or its items.
 Source = Literal["arrays", "files", "items"]
 #: Fields of a mapping that are no input.
@@ -66,9 +69,10 @@ Asked = tuple[Dataset[Any], Sequence[int] | np.ndarray]
 def contents(*asked: Asked) -> list[Contents]:
     """Hash the inputs of samples of one or several data sets, without their labels, so that they can be compared.
 
-    What lies below the user's transforms is read where it can be: rows of the array ``data`` that torchvision's datasets
-    keep, or the files that an image folder lists. Of files, only those are opened that have another's size. Elsewhere
-    items are fetched; single numbers in an item are taken for labels and indices, and left out.
+    What lies below the user's transforms is read where it can be: rows of the tensors of a TensorDataset or of the array
+    ``data`` that torchvision's datasets keep, or the files that an image folder lists. Of files, only those are opened that
+    have another's size. Elsewhere items are fetched; single numbers in an item are taken for labels and indices, and left
+    out.
 
     Args:
         *asked: Map-style datasets, which may be views, Subset and ConcatDataset, each with the indices of its samples.
@@ -87,18 +91,21 @@ def contents(*asked: Asked) -> list[Contents]:
     source = sources.pop() if len(sources) == 1 else "items"
     if source == "files":
         return _files(asked)
-    if source == "items" and any(isinstance(dataset, Repeatable) for dataset, _ in asked):
+    forms = {form(dataset, indices) for dataset, indices in asked if len(indices)} if source == "arrays" else set()
+    if len(forms) == 1 and (shape := forms.pop()) is not None:
+        return [_rows(dataset, indices, shape) for dataset, indices in asked]
+    # Arrays of unlike form may still give the same items, and are only comparable as such.
+    if any(isinstance(dataset, Repeatable) for dataset, _ in asked):
         why = "items are changed at random when they are fetched, so copies do not look alike"
         return [_contents([], [], None, len(indices), why) for _, indices in asked]
-    read = _array if source == "arrays" else _item
     with isolate_rng(include_cuda=False):
-        return [_timed(partial(read, dataset), indices, source) for dataset, indices in asked]
+        return [_timed(partial(_item, dataset), indices, "items") for dataset, indices in asked]
 
 
 def best_source(dataset: Any, indices: Sequence[int] | np.ndarray) -> Source:
     """Name what lies below the user's transforms: arrays in memory, files on disk, or nothing that can be told."""
     probed = [locate(dataset, int(index)) for index in (indices[0], indices[-1])]
-    if all(_has_arrays(owner) for owner, _ in probed):
+    if all(kept(owner) for owner, _ in probed):
         return "arrays"
     return "files" if all(_path(owner, position) is not None for owner, position in probed) else "items"
 
@@ -125,14 +132,17 @@ def _timed(read: Callable[[int], int], indices: Sequence[int] | np.ndarray, sour
     return _contents(indices, keys, source, len(indices))
 
 
-def _has_arrays(owner: Any) -> bool:
-    data = getattr(owner, "data", None)
-    return isinstance(data, _ARRAYS) and data.ndim > 1 and len(data) == len(owner)
-
-
-def _array(dataset: Any, index: int) -> int:
-    owner, position = locate(dataset, index)
-    return _hashed(owner.data[position])
+def _rows(dataset: Any, indices: Sequence[int] | np.ndarray, shape: Form) -> Contents:
+    """Hash rows of arrays, some thousands at once, until the time is up."""
+    index = np.asarray(indices, dtype=np.int64)
+    parts = [np.empty(0, dtype=np.uint64)]
+    started = time.perf_counter()
+    for start in range(0, len(index), _TOGETHER):
+        if time.perf_counter() - started > LIMIT:
+            why = f"only the first {start:,} could be read in {LIMIT:.0f} s"
+            return _contents(index[:start], np.concatenate(parts), "arrays", len(index), why)
+        parts.append(keys(dataset, index[start : start + _TOGETHER], shape))
+    return _contents(index, np.concatenate(parts), "arrays", len(index))
 
 
 def _item(dataset: Any, index: int) -> int:

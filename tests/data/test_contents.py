@@ -36,7 +36,7 @@ def test_rows_with_one_input_have_one_key() -> None:
     rows = np.random.default_rng(0).integers(0, 3, (60, 3)).astype(np.float32)
     data = TensorDataset(torch.from_numpy(rows), torch.arange(60))
     (found,) = contents((data, range(60)))
-    assert found.source == "items"
+    assert found.source == "arrays"
     assert groups(found) == equal_pairs(rows)
 
 
@@ -63,7 +63,7 @@ def test_an_array_is_read_below_random_transforms_and_subsets() -> None:
 
 
 def test_random_items_without_anything_below_are_not_compared() -> None:
-    data = Repeatable(TensorDataset(torch.zeros(4, 2)), 0)
+    data = Repeatable(TensorDataset(torch.zeros(4)), 0)  # single numbers are no array of inputs
     (found,) = contents((data, range(4)))
     assert len(found.keys) == len(found.index) == 0
     assert found.source is None
@@ -113,8 +113,9 @@ def test_both_sides_are_read_the_same_way() -> None:
     with pytest.raises(KeyError):
         ours[9]
     assert best_source(Kept(rows), [0]) == "arrays"
-    mixed = contents((Kept(rows), range(4)), (held, range(4)))
-    assert {side.source for side in mixed} == {"items"}
+    mixed = contents((Kept(rows), range(4)), (held, range(4)))  # an array and a tensor, below any transform
+    assert {side.source for side in mixed} == {"arrays"}
+    np.testing.assert_array_equal(mixed[0].keys, mixed[1].keys)
 
 
 def test_it_stops_when_the_time_is_up(monkeypatch: Any) -> None:
