@@ -29,5 +29,6 @@ nitpicky = False
 
 html_theme = "furo"
 html_title = "lightning_inf"
+html_extra_path = ["sample"]  # the sample report, as it is
 html_show_sourcelink = False
 html_copy_source = False

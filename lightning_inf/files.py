@@ -105,7 +105,27 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
         Damaged: If the file is truncated, or a bit of it is not what it was.
     """
     with damage_noticed(path), np.load(path, allow_pickle=False) as stored:
+        _require_all_members(stored.zip)
         return {name: stored[name] for name in stored.files}
+
+
+def _require_all_members(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose list of members leaves a part of the file out: the list itself has no checksum.
+
+    Raises:
+        zipfile.BadZipFile: If there is a gap, in which a member lies that the list has lost.
+    """
+    stream = archive.fp
+    assert stream is not None
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if member.header_offset != end:
+            raise zipfile.BadZipFile(f"there is no member at byte {end}")
+        stream.seek(end + 26)
+        name, extra = struct.unpack("<HH", stream.read(4))
+        end += 30 + name + extra + member.compress_size
+    if end != archive.start_dir:
+        raise zipfile.BadZipFile(f"there is no member at byte {end}")
 
 
 @contextlib.contextmanager

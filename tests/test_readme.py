@@ -214,7 +214,7 @@ def test_readme_has_two_lines_for_a_fresh_machine() -> None:
 def test_readme_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).is_file(), target
-    assert (ROOT / ".github/report.png").stat().st_size < 200_000
+    assert (ROOT / "docs/images/report-light.png").stat().st_size < 200_000
 
 
 def test_estimator_of_contributing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

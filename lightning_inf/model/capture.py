@@ -157,6 +157,7 @@ class Captured:
                 if use.delta is not None:
                     self._by_name.setdefault(name, []).append((use, role))
 
+    @torch.no_grad()  # what went into the layers may still hang on the graph
     def answer(
         self, tangents: Tangents | None, scales: Sequence[Mapping[str, float] | None] = ()
     ) -> tuple[Tensor, list[Tensor]]:
@@ -182,6 +183,7 @@ class Captured:
                     norm += (1.0 if scale is None else scale.get(name, 0.0)) * squares
         return total, norms
 
+    @torch.no_grad()
     def squared_norms(self, name: str) -> Tensor:
         """Squared norms of the samples' gradients of one parameter, shape ``(B,)`` in fp64."""
         if name not in self._by_name:

@@ -39,9 +39,10 @@ def planted(tmp_path_factory):
 def test_gradients_of_a_copy_have_cosine_one_with_its_original(planted):
     methods = [TracIn(normalize="cosine", name="gradcos"), forward_inf(False, steps=3, radius=0.01)]
     found = attribute(planted, methods, planted.copied, planted.checkpoints)
-    # Of equal samples neither comes first: 3 and 4 are tied, and a tie counts against the method.
-    assert found.ranks["gradcos"].tolist() == [1, 2, 1, 1, 1, 1]
-    assert found.ranks["forward_inf"][1] == 2
+    # 3 and 4 are equal: tied, which counts against the method, or apart by rounding, which depends on their places.
+    assert np.delete(found.ranks["gradcos"], 1).tolist() == [1] * 5
+    assert found.ranks["gradcos"][1] in (1, 2)
+    assert found.ranks["forward_inf"][1] in (1, 2)
     assert (np.delete(found.ranks["forward_inf"], 1) == 1).mean() >= 0.8
 
 

@@ -83,6 +83,24 @@ def test_readers_find_every_bit_that_matters(tmp_path_factory, share, kind, name
     assert same(before, after)
 
 
+def test_no_bit_of_an_array_file_can_turn_unnoticed(tmp_path):
+    """Every one of the list, and every seventh before it: the list of members at the end of a zip has no checksum, and one lost from it would be missed."""
+    path = tmp_path / "a.npz"
+    savez(path)()
+    content, before = path.read_bytes(), read_arrays(path)
+    noticed = 0
+    listed = 8 * content.index(b"PK\x01\x02")
+    for place in [*range(0, listed, 7), *range(listed, 8 * len(content))]:
+        turned = bytearray(content)
+        turned[place // 8] ^= 1 << place % 8
+        path.write_bytes(turned)
+        try:
+            assert same(before, read_arrays(path)), f"bit {place}"
+        except Damaged:
+            noticed += 1
+    assert noticed > len(content)
+
+
 CONTENT = {"w": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float64), "steps": 5}
 PLAIN = {"steps": [1, 2.5, None], "näme": {"a": "b"}}
 

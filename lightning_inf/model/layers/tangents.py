@@ -125,7 +125,7 @@ def outer_products(matrix: Tensor, most: int = RANKS) -> tuple[Tensor, Tensor] |
         takes more than ``most``, or where that many save nothing.
 
     Example:
-        >>> p, q = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, -1.0, 0.5])
+        >>> p, q = torch.arange(8.0), torch.linspace(-1.0, 1.0, 6)
         >>> left, right = outer_products(torch.outer(p, q), most=1)
         >>> torch.allclose(left.T @ right, torch.outer(p, q))
         True
