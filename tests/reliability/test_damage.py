@@ -84,7 +84,10 @@ def test_readers_find_every_bit_that_matters(tmp_path_factory, share, kind, name
 
 
 def test_no_bit_of_an_array_file_can_turn_unnoticed(tmp_path):
-    """Every one of the list, and every seventh before it: the list of members at the end of a zip has no checksum, and one lost from it would be missed."""
+    """Every bit of the list of members, which has no checksum in a zip, and every seventh before it.
+
+    A member that is lost from the list would be missed.
+    """
     path = tmp_path / "a.npz"
     savez(path)()
     content, before = path.read_bytes(), read_arrays(path)

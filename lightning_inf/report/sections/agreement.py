@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from lightning_inf.audit.agreement import both_ranked, disagreement, overlap_curve
+from lightning_inf.audit.agreement import disagreement, overlap_curve
 from lightning_inf.report.drawing.density import density
 from lightning_inf.report.drawing.lines import Curve, lines
 from lightning_inf.report.drawing.plane import Axis
@@ -30,21 +30,22 @@ def context(run: Run) -> dict[str, Any] | None:
 
 
 def _side_by_side(run: Run, names: list[str]) -> dict[str, Any]:
-    ranks = [_rank(run, name) for name in names]
+    ranks = [rank for name in names if (rank := _rank(run, name)) is not None]
     nothing: dict[str, Any] = {"names": names, "hexbin": None, "overlap": None, "apart": []}
-    if any(rank is None for rank in ranks):
+    if len(ranks) < 2:
         return nothing
-    first, second = (np.nan_to_num(rank).astype(np.int64) for rank in ranks if rank is not None)
-    if len(both_ranked(first, second)[0]) < 2:
+    first, second = map(_whole, ranks)
+    if np.count_nonzero((first > 0) & (second > 0)) < 2:
         return nothing
     apart = []
-    for one, other, a, b in ((*names, first, second), (*names[::-1], second, first)):
+    sides = ((names[0], names[1], first, second), (names[1], names[0], second, first))
+    for one, other, a, b in sides:
         indices = disagreement(a, b, EACH)
         notes = {i: f"{a[i]:,} by {one}, {b[i]:,} by {other}" for i in indices}
         apart.append({"high": one, "low": other, "rows": tiles(run, indices, notes)})
     return {
         "names": names,
-        "hexbin": _hexbin(run, names, first, second),
+        "hexbin": _hexbin(run, names, *ranks),
         "overlap": _overlap(names, first, second),
         "apart": apart,
     }
@@ -58,10 +59,17 @@ def _rank(run: Run, score: str) -> np.ndarray | None:
     return run.column(f"{score.removesuffix('_score')}_rank")
 
 
+def _whole(rank: np.ndarray) -> np.ndarray:
+    """Turn ranks that are mapped from disk into whole numbers, 0 where there is none, in as few bytes as they need."""
+    found = np.zeros(len(rank), dtype=np.int32 if len(rank) < 2**31 else np.int64)
+    np.copyto(found, rank, where=rank > 0, casting="unsafe")
+    return found
+
+
 def _hexbin(run: Run, names: list[str], first: np.ndarray, second: np.ndarray) -> Markup:
-    x, y = (np.where(rank > 0, rank, np.nan).astype(np.float64) for rank in (first, second))
+    x, y = first, second  # mapped from disk, NaN where there is no rank
     axes = [
-        Axis(1.0, float(max(rank.max(), 2)), f"rank by {name}")
+        Axis(1.0, float(max(np.nanmax(rank), 2)), f"rank by {name}")
         for rank, name in ((first, names[0]), (second, names[1]))
     ]
     flags = run.column("is_label_issue")
