@@ -27,11 +27,13 @@ def section(results: dict[str, Any]) -> str:
         Markdown that begins with a heading of level 2.
     """
     settings = results["settings"]
+    # Those that were run, by whatever commands; the settings are the last one's.
+    seeds = sorted({run["seed"] for run in results["runs"].values() if "seed" in run})
     parts = [
         "## Leakage: which training sample is this a copy of?",
         "",
         "Held-out queries that are exact copies of training samples; the copied sample should come first (Table 2, 6 and"
-        f" 9 of Ko et al., CVPR 2024). {settings['queries']} queries a seed, seeds {_list(settings['seeds'])}; rates with"
+        f" 9 of Ko et al., CVPR 2024). {settings['queries']} queries a seed, seeds {_list(seeds)}; rates with"
         " Wilson's 95 % interval over all queries, seconds with the t-interval over seeds. An exact copy is found by"
         " hashing, and its gradient has cosine 1 with itself: those rows are what any method must be measured by.",
         "",
