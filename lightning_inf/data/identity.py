@@ -27,7 +27,7 @@ _REMEDIES = {
     "groups": "Give one value a sample, name an attribute that holds them, or `label` for classes.",
 }
 #: Datasets of ours that show another dataset under the same indices.
-_VIEWS = (Repeatable, Relabelled)
+VIEWS = (Repeatable, Relabelled)
 
 
 def sample_id(dataset: Dataset[Any], index: int) -> str:
@@ -58,7 +58,7 @@ def sample_id(dataset: Dataset[Any], index: int) -> str:
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
     """Follow an index through views, Subset and ConcatDataset to the dataset that holds the item."""
     while True:
-        if isinstance(dataset, _VIEWS):
+        if isinstance(dataset, VIEWS):
             dataset = dataset.dataset
         elif isinstance(dataset, Corrected):
             dataset, index = dataset.dataset, int(dataset.positions[index])
@@ -100,7 +100,7 @@ def namer(trainer: Trainer, module: LightningModule, dataset: Dataset[Any]) -> N
 
 def _lists_samples(dataset: Any) -> bool:
     """Tell whether a dataset, or one inside of it, lists its samples, maybe by path."""
-    while isinstance(dataset, (*_VIEWS, Subset)):
+    while isinstance(dataset, (*VIEWS, Subset)):
         dataset = dataset.dataset
     if isinstance(dataset, ConcatDataset):
         return any(_lists_samples(part) for part in dataset.datasets)
@@ -272,9 +272,9 @@ def attribute(dataset: Any, name: str, argument: str) -> tuple[Any, np.ndarray |
             positions = dataset.positions if positions is None else dataset.positions[positions]
             dataset = dataset.dataset
             continue
-        if not isinstance(dataset, _VIEWS) and hasattr(dataset, name):
+        if not isinstance(dataset, VIEWS) and hasattr(dataset, name):
             return getattr(dataset, name), positions
-        if isinstance(dataset, _VIEWS):
+        if isinstance(dataset, VIEWS):
             dataset = dataset.dataset
         elif isinstance(dataset, Subset):
             inner = np.asarray(dataset.indices)

@@ -10,21 +10,19 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from lightning_inf.data.correct import Corrected
-from lightning_inf.data.relabelled import Relabelled
-from lightning_inf.data.repeatable import Repeatable
+from lightning_inf.data.identity import VIEWS
 
 #: What the rows of a dataset's arrays look like: the type and shape of each. Only rows of one form can be copies.
 Form = tuple[tuple[str, tuple[int, ...]], ...]
 
 _Array = torch.Tensor | np.ndarray
 _BYTES = 8 << 20
-_VIEWS = (Repeatable, Relabelled)
 
 
 def located(
     dataset: Any, indices: np.ndarray, places: np.ndarray | None = None
 ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-    """Follow indices through views, Subset and ConcatDataset to the datasets that hold the items.
+    """Follow many indices at once as :func:`~lightning_inf.data.identity.locate` follows one.
 
     Args:
         dataset: The dataset that the indices count in.
@@ -40,7 +38,7 @@ def located(
         [(2, [0], [1]), (3, [2, 0], [0, 2])]
     """
     places = np.arange(len(indices)) if places is None else places
-    while isinstance(dataset, (*_VIEWS, Corrected, Subset)):
+    while isinstance(dataset, (*VIEWS, Corrected, Subset)):
         if isinstance(dataset, Corrected):
             indices = dataset.positions[indices]
         elif isinstance(dataset, Subset):
