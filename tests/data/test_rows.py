@@ -70,11 +70,12 @@ def test_batches_of_rows_and_their_order_do_not_matter(monkeypatch):
     assert len(set(whole.tolist())) == 50
 
 
-def test_the_second_input_counts():
-    first = torch.ones(3, 2)
-    data = TensorDataset(first, torch.tensor([[1.0], [2.0], [1.0]]))
-    (found,) = contents((data, range(3)))
-    assert found[0] == found[2] != found[1]
+def test_all_inputs_count():
+    """Samples 0 and 3 are copies; 1 differs in the second input alone, 2 in the first."""
+    data = TensorDataset(torch.tensor([[1.0, 1], [1, 1], [1, 2], [1, 1]]), torch.tensor([[1.0], [2], [1], [1]]))
+    (found,) = contents((data, range(4)))
+    assert found[0] == found[3]
+    assert len({found[index] for index in range(3)}) == 3
 
 
 @pytest.mark.parametrize("other", [torch.float64, torch.uint8])
