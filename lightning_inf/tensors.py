@@ -60,15 +60,25 @@ def check(path: str | os.PathLike[str], old_format: bool = False) -> None:
         Damaged: If a part of it is not what it was.
     """
     path = Path(path)
-    if not zipfile.is_zipfile(path):
+    with damage_noticed(
+        path
+    ):  # is_zipfile looks for the end record, and raises where that is damaged in one of its numbers
+        zipped = zipfile.is_zipfile(path)
+    if not zipped:
         if old_format or not path.is_file():
             return
         raise Damaged(f"{path} is damaged: it is truncated, or no file of tensors.")
     with damage_noticed(path), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
+        if any(info.external_attr & _IS_DIRECTORY for info in archive.infolist()):
+            raise zipfile.BadZipFile("a tensor in it is listed as a directory")
         wrong = [name for name in members if not _whole(archive, name)]
     if wrong and len(wrong) < len(members):
         raise Damaged(f"{path} is damaged: the checksum of {wrong[0]} in it is another than when it was written.")
+
+
+#: The bit in a zip's list of members that makes torch read nothing and return memory as it lies there.
+_IS_DIRECTORY = 0x10
 
 
 def _whole(archive: zipfile.ZipFile, name: str) -> bool:
