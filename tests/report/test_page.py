@@ -173,6 +173,28 @@ def test_sort_filter_search_and_pages(run: Path, visit: Visit) -> None:
     assert page.get_by_role("button", name="Review these").is_disabled()
 
 
+def test_a_cell_of_the_heatmap_and_its_row_lead_to_the_samples(run: Path, visit: Visit) -> None:
+    page = visit(run / "report.html")
+    cell = page.locator("#classes .heatmap .cell.leads, #classes svg .cell.leads").first
+    pair = cell.get_attribute("data-pair")
+    cell.click()
+    given, suggested = map(int, pair.split())
+    wanted = {
+        r["index"]
+        for r in table(run)
+        if r["is_label_issue"] and (r["label"], r["suggested_label"]) == (given, suggested)
+    }
+    assert set(indices(page)) == wanted
+    assert page.get_by_label("Given → suggested").input_value() == pair
+    page.get_by_label("Given → suggested").select_option("")
+    page.locator("#classes summary").click()
+    row = page.locator(f'#classes td[data-pair="{pair}"] button')
+    assert row.inner_text() == str(len(wanted))
+    row.focus()
+    page.keyboard.press("Enter")
+    assert set(indices(page)) == wanted
+
+
 def test_review_by_keys_survives_a_reload_and_comes_back_from_the_file(run: Path, tmp_path: Path, visit: Visit) -> None:
     rows = {row["index"]: row for row in table(run)}
     order = sorted((i for i in rows if rows[i]["is_label_issue"]), key=lambda i: rows[i]["label_rank"])

@@ -25,7 +25,7 @@ def flat(index: int, shape: tuple[int, ...]) -> Example:
 
 def cut_out(run: Path, example: dict) -> np.ndarray:
     name, number = example["sheet"].split("-")
-    x, y, width, height = map(int, example["view"].split())
+    x, y, width, height = (round(float(number)) for number in example["view"].split())
     sheet = Image.open(run / "examples" / f"{name}-{int(number):03d}.webp")
     assert sheet.width <= 1024
     return np.asarray(sheet.convert("L").crop((x, y, x + width, y + height)))

@@ -16,7 +16,15 @@ CELL_WIDTH, CELL_HEIGHT, LEFT, TOP = 44, 26, 112, 96
 SHADES = 5
 
 
-def heatmap(key: str, counts: np.ndarray, names: Sequence[str], rows: str, columns: str, title: str) -> Markup:
+def heatmap(
+    key: str,
+    counts: np.ndarray,
+    names: Sequence[str],
+    rows: str,
+    columns: str,
+    title: str,
+    keys: Sequence[int] | None = None,
+) -> Markup:
     """Draw a table of counts in which large ones are dark.
 
     Args:
@@ -26,6 +34,7 @@ def heatmap(key: str, counts: np.ndarray, names: Sequence[str], rows: str, colum
         rows: What the rows are.
         columns: What the columns are.
         title: Of the picture.
+        keys: By which the page's script knows rows and columns alike; None for a picture that leads nowhere.
     """
     n, top = len(names), max(int(counts.max(initial=0)), 1)
     cell = CELL_WIDTH if n <= 16 else 28
@@ -36,19 +45,23 @@ def heatmap(key: str, counts: np.ndarray, names: Sequence[str], rows: str, colum
         *(_column_name(name, LEFT + (x + 0.5) * cell) for x, name in enumerate(names)),
     ]
     for y, x in np.argwhere(np.ones_like(counts, dtype=bool)).tolist():
-        parts.extend(_cell(int(counts[y, x]), top, LEFT + x * cell, TOP + y * CELL_HEIGHT, cell, names[y], names[x]))
+        pair = f"{keys[y]} {keys[x]}" if keys else None
+        place = (LEFT + x * cell, TOP + y * CELL_HEIGHT, cell)
+        parts.extend(_cell(int(counts[y, x]), top, place, f"{names[y]} → {names[x]}", pair))
     given, suggested = divmod(int(counts.argmax()), n)
     said = f"{int(counts.sum()):,} in all; most often {names[given]} that looks like {names[suggested]}, {top:,} times."
     return picture(key, width, height, title, said, parts, "heatmap")
 
 
-def _cell(count: int, top: int, x: float, y: float, width: float, given: str, suggested: str) -> list[Markup]:
+def _cell(count: int, top: int, place: tuple[float, float, float], name: str, pair: str | None) -> list[Markup]:
+    x, y, width = place
+    box = {"x": x + 1, "y": y + 1, "width": width - 2, "height": CELL_HEIGHT - 2}
     if not count:
-        return [element("rect", x=x + 1, y=y + 1, width=width - 2, height=CELL_HEIGHT - 2, class_="cell")]
+        return [element("rect", **box, class_="cell")]
     shade = 1 + min(int(SHADES * (count / top) ** 0.5), SHADES - 1)
-    text = element("title", f"{given} → {suggested}: {count:,}")
+    text = element("title", f"{name}: {count:,}")
     return [
-        element("rect", text, x=x + 1, y=y + 1, width=width - 2, height=CELL_HEIGHT - 2, class_=f"cell shade-{shade}"),
+        element("rect", text, **box, class_=f"cell shade-{shade}", data_pair=pair),
         element("text", f"{count}", x=x + width / 2, y=y + CELL_HEIGHT / 2 + 4, class_=f"count-{shade} middle"),
     ]
 

@@ -78,13 +78,14 @@ function build_tools() {
   const sorts = [...data.rankings.map(([ranking, name]) => [ranking, visible(name)]), ["index", "index"]];
   view.sort = sorts[0][0];
   for (let row = 0; row < data.rows; row++) view.suspects += suspect(row);
+  tools.pair = between.length > 0 && choose("Given → suggested", [["", "all"], ...between], set("pair"));
   tools.state = choose("Decision", STATES, set("state"));
   tools.where = make("p", { class: "where", role: "status" });
   $("#tools").append(
     make("div", { class: "row" },
       make("label", {}, make("span", {}, "Index or id"), search),
       labelled && choose("Given class", [["", "all"], ...classes], set("label")),
-      between.length > 0 && choose("Given → suggested", [["", "all"], ...between], set("pair")),
+      tools.pair,
       tools.state, choose("Sort by rank of", sorts, set("sort"))),
     make("div", { class: "row", role: "group", "aria-label": "Flagged by" }, make("span", { class: "quiet" }, "Flagged by"), data.rankings.map(flag_button)),
     make("div", { class: "row" }, tools.where, pager(), (tools.review = make("button", { type: "button", class: "main", click: review_these }))),

@@ -1,3 +1,26 @@
+// Cells of the heatmap, and rows of its table, lead to the samples that they count.
+function link_pairs() {
+  const box = tools.pair && $("select", tools.pair);
+  if (!box) return;
+  const known = new Set([...box.options].map((option) => option.value));
+  for (const counted of document.querySelectorAll("[data-pair]")) {
+    const { pair } = counted.dataset;
+    if (!known.has(pair)) continue;
+    const show = () => {
+      box.value = view.pair = pair;
+      refresh();
+      $("#tools").scrollIntoView();
+      box.focus({ preventScroll: true });
+    };
+    if (counted.tagName === "TD") {
+      const name = `Show the samples ${pair.split(" ").map((key) => visible(className(Number(key)) ?? "–")).join(" → ")}`;
+      counted.replaceChildren(make("button", { type: "button", class: "leads", "aria-label": name, click: show }, counted.textContent));
+    } else {
+      counted.classList.add("leads");
+      counted.addEventListener("click", show);
+    }
+  }
+}
 // One reference at a time, and the curves of a chosen sample.
 const singles = [...document.querySelectorAll("#single-references > details")];
 if (singles.length > 1) {

@@ -12,6 +12,7 @@ async function start() {
   }
   open_decisions();
   build_tools();
+  link_pairs();
   build_review();
   build_exchange();
   refresh();

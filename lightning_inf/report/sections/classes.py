@@ -32,7 +32,8 @@ def context(run: Run) -> dict[str, Any]:
         "classes": worst,
         "total": len(classes),
         "pairs": [
-            {"given": run.class_names[a], "suggested": run.class_names[b], "count": n} for a, b, n in pairs[:PAIRS]
+            {"given": run.class_names[a], "suggested": run.class_names[b], "count": n, "key": f"{a} {b}"}
+            for a, b, n in pairs[:PAIRS]
         ],
         "heatmap": _heatmap(run, pairs) if pairs and 1 < len(run.class_names) <= HEATMAP else None,
         "rest": len(pairs) - PAIRS,
@@ -95,6 +96,5 @@ def _heatmap(run: Run, pairs: list[tuple[int, int, int]]) -> Any:
     for given, suggested, count in pairs:
         counts[place[given], place[suggested]] = count
     names = list(run.class_names.values())
-    return heatmap(
-        "pairs", counts, names, "Given label", "Suggested label", "Label issues by given and suggested label"
-    )
+    title = "Label issues by given and suggested label"
+    return heatmap("pairs", counts, names, "Given label", "Suggested label", title, keys=labels)
