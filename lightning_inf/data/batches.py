@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Sampler
 
+from lightning_inf.containers import mapped
 from lightning_inf.data.sources import Samples
 
 #: Moves a collated batch to the device as the user's hooks say.
@@ -75,7 +75,7 @@ def laid_out(batch: Any, layout: Layout) -> Any:
         batch: Any nested containers; floating-point tensors of four dimensions are taken for images.
         layout: The layout.
     """
-    return batch if layout == "contiguous" else tree_map(_channels_last, batch)
+    return batch if layout == "contiguous" else mapped(_channels_last, batch)
 
 
 def _channels_last(leaf: Any) -> Any:
@@ -116,7 +116,7 @@ class ToDevice:
         batch = self._hooks["on_before_batch_transfer"](batch, 0)
         batch = self._hooks["transfer_batch_to_device"](batch, self.device, 0)
         batch = self._hooks["on_after_batch_transfer"](batch, 0)
-        return batch if self.dtype is None else tree_map(self._cast, batch)
+        return batch if self.dtype is None else mapped(self._cast, batch)
 
     def _cast(self, leaf: Any) -> Any:
         return leaf.to(self.dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf

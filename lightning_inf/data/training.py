@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
+from lightning_inf.containers import flattened
 from lightning_inf.data.batches import Transfer, fetch
 from lightning_inf.data.sources import Samples
 
@@ -59,7 +59,7 @@ class TrainingBatches:
         if key in self._collated:
             return self.transfer(self._collated[key])
         collated = fetch(self.samples, indices, lambda batch: batch)
-        size = sum(leaf.nbytes for leaf in tree_flatten(collated)[0] if isinstance(leaf, Tensor))
+        size = sum(leaf.nbytes for leaf in flattened(collated)[0] if isinstance(leaf, Tensor))
         if self._bytes + size <= KEPT:
             self._collated[key] = collated
             self._bytes += size

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_inf.containers import flattened
 from lightning_inf.model.layers.use import row_squares
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -65,14 +65,14 @@ def of_one(
     if trunk is None:
         check = partial(_cuts_well, model, weights, batch, size)
         trunk = model.trunk.cuts(weights.fixed, batch, size, check)
-    inputs, spec = tree_flatten(batch)
+    inputs, again = flattened(batch)
     leaves = [*inputs, *trunk]
     mapped = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
 
     def loss(trainable: Vector, parts: list[Any]) -> Tensor:
         one = [part.unsqueeze(0) if m else part for part, m in zip(parts, mapped, strict=True)]
         with model.trunk.cut(one[len(inputs) :]):
-            return model.losses(trainable, weights.fixed, tree_unflatten(one[: len(inputs)], spec)).squeeze(0)
+            return model.losses(trainable, weights.fixed, again(one[: len(inputs)])).squeeze(0)
 
     return leaves, mapped, loss
 

@@ -42,6 +42,9 @@ class LossCall:
         input: The call's first argument.
         target: The call's target.
         given: All of the call's arguments by name, defaults included.
+        positions: The loss at each of a sample's P positions, shape ``(B, P)``; 0 where a target is ignored.
+        sequences: B where the call's rows are the positions of B samples one after the other, as language models
+            flatten them; None where each row is a sample.
     """
 
     name: str
@@ -53,6 +56,8 @@ class LossCall:
     input: Tensor
     target: Tensor
     given: dict[str, Any]
+    positions: Tensor
+    sequences: int | None = None
 
     @property
     def total(self) -> Tensor:
@@ -60,10 +65,15 @@ class LossCall:
         summed = (self.loss * self.count).sum() if self.reduction != "sum" else self.loss.sum()
         return summed if self.reduction == "sum" else summed / self.divisor.sum()
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean over each sample's own positions where the user's sum was divided by all that count, ``(B,)``."""
+        return self.loss / self.count.clamp(min=1) if self.reduction == "sum" else self.loss
+
     def losses_of(self, prediction: Tensor) -> Tensor:
         """Compute the losses that another ``input`` of the same shape would have had, shape ``(B,)``."""
         constant = {k: v.detach() if isinstance(v, Tensor) else v for k, v in self.given.items()}
-        return take_apart(getattr(F, self.name), (), {**constant, "input": prediction}).loss
+        return take_apart(getattr(F, self.name), (), {**constant, "input": prediction}, samples=self.sequences).loss
 
     def classification(self, look: bool = True) -> tuple[Tensor, Tensor] | None:
         """Return ``(logits (B, C), target (B,))`` of a single-label classification, else None.
@@ -76,6 +86,8 @@ class LossCall:
                 a soft target then comes back as -1.
         """
         x, y = self.input, self.target
+        if self.sequences is not None:
+            return None  # a label for each position
         if self.name in _INDEXED and x.dim() == 2 and y.dim() == 1 and not y.is_floating_point():
             return x, y
         if self.name == "binary_cross_entropy_with_logits" and x.numel() == len(x) and y.numel() == len(y):
@@ -87,15 +99,24 @@ class LossCall:
 
 
 def take_apart(
-    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], once: bool = False
+    function: Callable[..., Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    once: bool = False,
+    samples: int | None = None,
 ) -> LossCall:
     """Call a loss function of :data:`OBSERVED` twice, as the user did and unreduced.
+
+    The loss of a sequence is the mean over its own positions that count, so that a long one weighs as much as a short
+    one; padding and masked labels, which carry ``ignore_index``, are no part of it.
 
     Args:
         function: A key of :data:`OBSERVED`.
         args: The user's positional arguments.
         kwargs: The user's keyword arguments.
         once: Compute the user's value from the samples' losses instead, which is equal but for rounding.
+        samples: B, where the rows may be the positions of B sequences: if there are a multiple of B, a sample has that
+            many of them, in order. None: each row is a sample.
 
     Returns:
         The call with its B samples. Everything in it is differentiable and passes through ``jvp`` and ``vmap``.
@@ -113,19 +134,25 @@ def take_apart(
     name = OBSERVED[function]
     if unreduced.dim() == 0:  # a sample without a batch dimension: count it as a batch of one
         unreduced = unreduced.unsqueeze(0)
-    count, divisor = _positions(name, given, unreduced)
-    summed = unreduced.reshape(len(unreduced), -1).sum(dim=1)
+    size = len(unreduced)
+    sequences = samples if samples and size != samples and size % samples == 0 else None
+    size = sequences or size
+    count, divisor = _positions(name, given, unreduced, size)
+    positions = unreduced.reshape(size, -1)
+    summed = positions.sum(dim=1)
     loss = summed if reduction == "sum" else summed / count.clamp(min=1)
     value = unreduced if reduced is None else reduced
-    call = LossCall(name, loss, value, count, divisor, reduction, given["input"], given["target"], given)
+    call = LossCall(
+        name, loss, value, count, divisor, reduction, given["input"], given["target"], given, positions, sequences
+    )
     if reduced is None and reduction != "none":
         call.reduced = call.total
     return call
 
 
-def _positions(name: str, given: dict[str, Any], unreduced: Tensor) -> tuple[Tensor, Tensor]:
-    """Count each sample's positions, and what they add to the divisor of a mean."""
-    batch, target = len(unreduced), given["target"]
+def _positions(name: str, given: dict[str, Any], unreduced: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Count the positions of each of B samples, and what they add to the divisor of a mean."""
+    target = given["target"]
     weight = given.get("weight")
     if name in _INDEXED and not target.is_floating_point():
         valid = target != given["ignore_index"]

@@ -19,6 +19,7 @@ class LossObserver(TorchFunctionMode):
     Args:
         replace: Give the user's code the losses of the samples, shape ``(B,)``, in place of their mean or sum.
         once: Compute each loss once (see :func:`~lightning_inf.model.losses.take_apart`).
+        samples: B, where the loss of sequences is flattened over their positions; None where each row is a sample.
 
     Attributes:
         calls: The calls seen, in order.
@@ -31,10 +32,11 @@ class LossObserver(TorchFunctionMode):
         (5.0, [1.0, 9.0])
     """
 
-    def __init__(self, replace: bool = False, once: bool = False) -> None:
+    def __init__(self, replace: bool = False, once: bool = False, samples: int | None = None) -> None:
         super().__init__()
         self.replace = replace
         self.once = once
+        self.samples = samples
         self.calls: list[LossCall] = []
 
     def __torch_function__(
@@ -43,7 +45,7 @@ class LossObserver(TorchFunctionMode):
         """Let every function pass; take the loss functions apart on the way."""
         if func not in OBSERVED:
             return func(*args, **(kwargs or {}))
-        call = take_apart(func, args, kwargs or {}, self.once)
+        call = take_apart(func, args, kwargs or {}, self.once, self.samples)
         self.calls.append(call)
         return call.loss if self.replace else call.reduced
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lightning_inf.containers import rows
 from lightning_inf.mixin import InfluenceMixin
+from lightning_inf.model.checks import (
+    Batches,
+    Unfit,
+    check_halves,
+    check_hook,
+    check_length,
+    check_moves,
+    check_regulariser,
+    close,
+    constant,
+)
 from lightning_inf.model.observe import step_loss
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 
-RTOL = 1e-5
 _CHECKED = 16
-
-#: Makes a batch on the device from sample indices.
-Batches = Callable[[Sequence[int]], Any]
-
-
-class _Unfit(Exception):
-    """A mode that isn't right for the module, and why."""
 
 
 def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleModel:
@@ -51,9 +52,9 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
     if _overrides_influence_step(module):
         model = SampleModel(module, "influence_step")
         try:
-            _check_hook(model, weights, batches, indices)
-            _check_moves(model, weights, batches, indices)
-        except _Unfit as reason:
+            check_hook(model, weights, batches, indices)
+            check_moves(model, weights, batches, indices)
+        except Unfit as reason:
             raise MisconfigurationException(f"`influence_step` of {_name(module)}: {reason}") from reason
         return model
     if not module.automatic_optimization:
@@ -67,9 +68,9 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
         try:
             with torch.no_grad():
                 model = attempt(module, weights, batches, indices)
-                _check_moves(model, weights, batches, indices)
+                check_moves(model, weights, batches, indices)
                 return model
-        except _Unfit as reason:
+        except Unfit as reason:
             reasons.append(f"- {attempt.__doc__}: {reason}")
     raise MisconfigurationException(
         f"The loss of {_name(module)}.training_step can't be taken apart into the losses of single samples.\n"
@@ -77,6 +78,12 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
         + f"\n{_REMEDY}"
     )
 
+
+#: What the report says of the loss of a sequence.
+PER_TOKEN = (
+    "the loss of a sequence is the mean over its own tokens that count; labels equal to ignore_index (padding, masked"
+    " prompts) don't."
+)
 
 _REMEDY = (
     "Add the hook `def influence_step(self, batch, batch_idx)` to the module; it returns the loss of each sample, shape"
@@ -87,17 +94,27 @@ _REMEDY = (
 def _observed(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
     """Watching its loss function"""  # noqa: D415 - a fragment of the error message
     model = SampleModel(module, "observed")
-    trace = model.trace(weights.trainable, weights.fixed, batches(indices))
+    batch = batches(indices)
+    trace = model.trace(weights.trainable, weights.fixed, batch)
     loss = step_loss(trace.returned)
     if len(trace.calls) != 1:
-        raise _Unfit(f"found {len(trace.calls)} calls of a loss of torch.nn.functional, expected exactly one")
+        raise Unfit(f"found {len(trace.calls)} calls of a loss of torch.nn.functional, expected exactly one")
     call = trace.calls[0]
-    _check_length(call.loss, indices)
+    if len(call.loss) != len(indices) and rows(batch) == len(indices):  # positions of sequences, one after the other?
+        model.sequences = True
+        call = model.trace(weights.trainable, weights.fixed, batch).calls[0]
+    check_length(call.loss, indices)
     totals = [call.total] + ([call.loss.mean()] if call.reduction == "sum" else [])
-    if loss is None or not any(_close(total, loss.mean()) for total in totals):
-        raise _Unfit(f"the samples' mean {call.total.item():.6g} is not the step's loss {_value(loss)}")
-    _check_half(model, weights, batches, indices, call.loss, call.input)
+    if loss is not None and call.reduction == "sum" and call.positions.shape[1] > 1:
+        totals.append(call.loss.sum() / call.count.sum())
+        model.averaged = close(totals[-1], loss.mean())
+    if loss is None or not any(close(total, loss.mean()) for total in totals):
+        raise Unfit(f"the samples' mean {call.total.item():.6g} is not the step's loss {_value(loss)}")
+    losses = call.mean if model.averaged else call.loss
+    check_halves(model, weights, batches, indices, losses, call.input, call)
     model.loss_name = call.name
+    if call.positions.shape[1] > 1 and call.name in ("cross_entropy", "nll_loss") and call.target.dim() <= 2:
+        model.notes.append(PER_TOKEN)
     return model
 
 
@@ -107,66 +124,31 @@ def _replaced(module: LightningModule, weights: Weights, batches: Batches, indic
     plain = model.trace(weights.trainable, weights.fixed, batches(indices), replace=False)
     whole = step_loss(plain.returned)
     if not plain.calls:
-        raise _Unfit("found no call of a loss of torch.nn.functional")
+        raise Unfit("found no call of a loss of torch.nn.functional")
     try:
         trace = model.trace(weights.trainable, weights.fixed, batches(indices))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise _Unfit(f"the step can't work with losses of shape (B,): {error}") from error
+        raise Unfit(f"the step can't work with losses of shape (B,): {error}") from error
     loss = step_loss(trace.returned)
     if loss is None or whole is None:
-        raise _Unfit("the step returned no loss")
-    _check_length(loss, indices)
+        raise Unfit("the step returned no loss")
+    check_length(loss, indices)
     call = trace.calls[0]
-    offset = _constant(loss - call.loss, loss) if len(trace.calls) == 1 else None
+    offset = constant(loss - call.loss, loss) if len(trace.calls) == 1 else None
     if offset is not None:
-        if not _close(call.total + offset, whole.mean()):
-            raise _Unfit(f"the samples' mean {call.total.item():.6g} is not the step's loss {_value(whole)}")
-        _check_regulariser(model, weights, batches, indices, offset)
+        if not close(call.total + offset, whole.mean()):
+            raise Unfit(f"the samples' mean {call.total.item():.6g} is not the step's loss {_value(whole)}")
+        check_regulariser(model, weights, batches, indices, offset)
         model = SampleModel(module, "observed")
         model.notes.append(
             f"training_step adds {offset.item():.4g} to every sample's loss (a regulariser); it was left out."
         )
         loss = call.loss
-    elif not _close(loss.mean(), whole.mean()):
-        raise _Unfit(f"the samples' mean {loss.mean().item():.6g} is not the step's loss {_value(whole)}")
-    _check_half(model, weights, batches, indices, loss, call.input)
+    elif not close(loss.mean(), whole.mean()):
+        raise Unfit(f"the samples' mean {loss.mean().item():.6g} is not the step's loss {_value(whole)}")
+    check_halves(model, weights, batches, indices, loss, call.input)
     model.loss_name = " + ".join(c.name for c in trace.calls)
     return model
-
-
-def _constant(offset: Tensor, loss: Tensor) -> Tensor | None:
-    """Return what was added to every sample's loss, if it is one number; samples that aren't finite say nothing."""
-    finite = offset.isfinite()
-    if not bool(finite.any()):
-        return None
-    mean = offset[finite].mean()
-    return mean if bool((offset[finite] - mean).abs().max() <= RTOL * loss[finite].abs().max()) else None
-
-
-def _check_regulariser(
-    model: SampleModel, weights: Weights, batches: Batches, indices: list[int], offset: Tensor
-) -> None:
-    """Check that what was added belongs to no sample: it is the same for half of the batch."""
-    if len(indices) < 2:
-        return
-    trace = model.trace(weights.trainable, weights.fixed, batches(indices[: len(indices) // 2]))
-    loss = step_loss(trace.returned)
-    again = None if loss is None else _constant(loss - trace.calls[0].loss, loss)
-    if again is None or not _close(again, offset):
-        raise _Unfit("the step adds a term that depends on the batch's samples")
-
-
-def _check_moves(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
-    """Check that the losses follow the weights: a step that is bound to another module would not."""
-    part = indices[:1] if model.mode == "single" else indices
-    moved = weights.moved({name: torch.ones_like(tensor) for name, tensor in weights.trainable.items()})
-    with torch.no_grad():
-        before, after = (model.losses(w.trainable, w.fixed, batches(part)) for w in (weights, moved))
-    if weights.trainable and torch.equal(before.nan_to_num(), after.nan_to_num()):
-        raise _Unfit(
-            "its losses do not change with the weights: the step seems to run on another module (is `training_step`"
-            " replaced on the instance?)"
-        )
 
 
 def _single(module: LightningModule, weights: Weights, batches: Batches, indices: list[int]) -> SampleModel:
@@ -174,40 +156,18 @@ def _single(module: LightningModule, weights: Weights, batches: Batches, indices
     model = SampleModel(module, "single")
     whole = step_loss(model.trace(weights.trainable, weights.fixed, batches(indices)).returned)
     if whole is None:
-        raise _Unfit("the step returned no loss")
+        raise Unfit("the step returned no loss")
     try:
         losses = torch.cat([model.losses(weights.trainable, weights.fixed, batches([index])) for index in indices])
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise _Unfit(f"the step can't take a batch of one: {error}") from error
-    if not (_close(losses.mean(), whole.mean()) or _close(losses.sum(), whole.sum())):
-        raise _Unfit(
+        raise Unfit(f"the step can't take a batch of one: {error}") from error
+    if not (close(losses.mean(), whole.mean()) or close(losses.sum(), whole.sum())):
+        raise Unfit(
             f"the mean over batches of one, {losses.mean().item():.6g}, is not the step's loss {_value(whole)}: the loss"
             " depends on the batch's other samples, on class weights, or on random numbers"
         )
     model.notes.append("training_step was run on one sample at a time, because its loss could not be watched.")
     return model
-
-
-def _check_hook(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
-    """Check the shape of what ``influence_step`` returns, and that samples don't depend on each other."""
-    with torch.no_grad():
-        try:
-            outputs = model.outputs(weights, batches(indices))
-        except Exception as error:
-            raise _Unfit(f"it failed on a batch of {len(indices)} samples: {type(error).__name__}: {error}") from error
-        _check_length(outputs.loss, indices)
-        logits, target = outputs.logits, outputs.target
-        if (logits is None) != (target is None):
-            raise _Unfit("expected both `logits` and `target` or neither, found one of them")
-        if logits is not None and target is not None:
-            if logits.dim() != 2 or len(logits) != len(indices):
-                raise _Unfit(f"expected `logits` of shape ({len(indices)}, classes), found {tuple(logits.shape)}")
-            if target.shape != (len(indices),) or target.is_floating_point():
-                raise _Unfit(
-                    f"expected `target` with class indices of shape ({len(indices)},), found {target.dtype} of shape"
-                    f" {tuple(target.shape)}"
-                )
-        _check_half(model, weights, batches, indices, outputs.loss, logits)
 
 
 def _run_once(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
@@ -227,37 +187,6 @@ def _run_once(model: SampleModel, weights: Weights, batches: Batches, indices: l
             f"{_name(model.module)}.training_step returned {type(returned).__name__}; expected a loss tensor or a dict"
             f" with the key `loss`. {_REMEDY}"
         )
-
-
-def _check_length(loss: Tensor, indices: list[int]) -> None:
-    if loss.shape != (len(indices),):
-        raise _Unfit(f"expected losses of shape ({len(indices)},), one a sample, found {tuple(loss.shape)}")
-
-
-def _check_half(
-    model: SampleModel, weights: Weights, batches: Batches, indices: list[int], loss: Tensor, scale: Tensor | None
-) -> None:
-    """Check that the first half of the batch, collated alone, has the first half of the losses."""
-    if len(indices) < 2:
-        return
-    half = len(indices) // 2
-    alone = model.losses(weights.trainable, weights.fixed, batches(indices[:half]))
-    # Losses near zero inherit the rounding of the logits they are made from.
-    rounding = 64 * torch.finfo(loss.dtype).eps * (_largest(scale) if scale is not None else 0.0)
-    atol = RTOL * _largest(loss) + rounding
-    if alone.shape != (half,) or not torch.allclose(alone, loss[:half], rtol=RTOL, atol=atol, equal_nan=True):
-        raise _Unfit("a sample's loss changes with the other samples of its batch (or with random numbers)")
-
-
-def _largest(values: Tensor) -> float:
-    """Largest finite absolute value, 0 where there is none."""
-    finite = values[values.isfinite()]
-    return float(finite.abs().max()) if finite.numel() else 0.0
-
-
-def _close(left: Tensor, right: Tensor) -> bool:
-    """Equal to 1e-5, or non-finite alike (a sample with NaN makes both NaN)."""
-    return bool(torch.isclose(left.double(), right.double(), rtol=RTOL, atol=1e-7, equal_nan=True))
 
 
 def _spread(samples: int) -> list[int]:

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.func import functional_call
 
+from lightning_inf.containers import rows
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, step_loss
 from lightning_inf.model.output import Output, log_odds
@@ -60,6 +61,9 @@ class SampleModel:
         notes: What a reader of the report should know about how the loss was taken apart.
         loss_name: The loss function that was seen, or the hook's name.
         output: What :meth:`losses` gives.
+        averaged: Whether the step divides a sum over positions by how many count.
+        math_attention: Whether forward-mode derivatives need the math kernel of attention, once that was found out.
+        sequences: Whether the loss call's rows are the positions of the batch's samples, one sample after the other.
         trunk: What the present batch's runs share.
     """
 
@@ -67,6 +71,9 @@ class SampleModel:
         self.module = module
         self.mode: Mode = mode
         self.output: Output = "loss"
+        self.sequences = False
+        self.averaged = False
+        self.math_attention = False
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
         self._step = Step(module, "influence_step" if mode == "influence_step" else "training_step")
@@ -224,7 +231,8 @@ class SampleModel:
             any(isinstance(mode, Replay) for mode in modes),
             self.mode == "replaced" if replace is None else replace,
         )
-        with self._stateless(), LossObserver(replace, once) as observer:
+        samples = rows(batch) if self.sequences else None
+        with self._stateless(), LossObserver(replace, once, samples) as observer:
             returned = functional_call(self._step, named, (batch, modes), tie_weights=False)
         if versions is not None:
             self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
@@ -254,7 +262,7 @@ class SampleModel:
     def _losses(self, trace: Trace) -> Tensor:
         """Pick the samples' losses out of a run."""
         if self.mode == "observed":
-            return trace.calls[0].loss
+            return trace.calls[0].mean if self.averaged else trace.calls[0].loss
         if self.mode == "influence_step":
             value = trace.returned["loss"] if isinstance(trace.returned, Mapping) else trace.returned
         else:

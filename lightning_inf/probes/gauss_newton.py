@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jvp
 
+from lightning_inf.model.forward_mode import pushed
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.weights import Vector
 from lightning_inf.probes.curvature import Curvature
@@ -120,7 +120,7 @@ class GaussNewton:
 
         with torch.no_grad():
             try:
-                moves = jvp(prediction, (weights.trainable,), (direction,))[1]
+                moves = pushed(model, prediction, weights.trainable, direction)
             except (NotImplementedError, RuntimeError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise Unavailable(

@@ -91,7 +91,7 @@ class Watch:
         assert self._patch is not None
         if self._samples is None or self._seen is not None:
             return self._patch.original(*args, **kwargs)
-        with _Watcher() as watcher:
+        with _Watcher(self._samples) as watcher:
             output = self._patch.original(*args, **kwargs)
         self._seen = watcher
         return output
@@ -100,14 +100,18 @@ class Watch:
 class _Watcher(TorchFunctionMode):
     """Takes loss calls apart without a graph: cheaper than :class:`~lightning_inf.model.observe.LossObserver`.
 
+    Args:
+        samples: B, the number of samples in the batch.
+
     Attributes:
         calls: The loss of each sample and, for single-label classifiers, logits and target, of each call.
         names: What was called.
         failure: Why a call could not be taken apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, samples: int) -> None:
         super().__init__()
+        self.samples = samples
         self.calls: list[Observation] = []
         self.names: list[str] = []
         self.failure: str | None = None
@@ -129,20 +133,21 @@ class _Watcher(TorchFunctionMode):
         self.names.append(OBSERVED[func])
         args, kwargs = tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
         try:
-            self.calls.append(_plain(func, args, kwargs) or _observation(take_apart(func, args, kwargs)))
+            plain = _plain(func, args, kwargs, self.samples)
+            self.calls.append(plain or _observation(take_apart(func, args, kwargs, samples=self.samples)))
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             # The user's own call has just succeeded, so it is for us alone.
             self.failure = f"a call of {OBSERVED[func]} can't be taken apart: {error}"
 
 
-def _plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
+def _plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], samples: int) -> Observation | None:
     """Take the usual call apart, ``cross_entropy(logits, labels, ...)``, with one operation; None if it is another."""
     # torch passes all of its defaults on to a mode, by name.
     legacy = kwargs.get("size_average") is not None or kwargs.get("reduce") is not None
     if func not in (F.cross_entropy, F.nll_loss) or len(args) != 2 or legacy:
         return None
     logits, target = args
-    if logits.dim() != 2 or target.dim() != 1 or target.is_floating_point() or logits.shape[1] < 2:
+    if logits.dim() != 2 or target.shape != (samples,) or target.is_floating_point() or logits.shape[1] < 2:
         return None
     # Clones: the user may go on to change both in place.
     return Observation(func(logits, target, **{**kwargs, "reduction": "none"}), logits.clone(), target.clone())

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp
-from torch.utils._pytree import tree_map
 
+from lightning_inf.containers import mapped
+from lightning_inf.model.forward_mode import pushed
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights, norm
 
@@ -36,7 +36,7 @@ def forward_mode(model: SampleModel, weights: Weights, tangents: Sequence[Vector
         full = {
             n: tangent[n].to(p.dtype) if n in tangent else torch.zeros_like(p) for n, p in weights.trainable.items()
         }
-        columns.append(jvp(lambda p: model.losses(p, weights.fixed, batch), (weights.trainable,), (full,))[1])
+        columns.append(pushed(model, lambda p: model.losses(p, weights.fixed, batch), weights.trainable, full))
     return torch.stack(columns, dim=1)
 
 
@@ -63,7 +63,7 @@ def central(
     """
     if dtype is not None:
         weights = weights.to(dtype)
-        batch = tree_map(lambda leaf: leaf.to(dtype) if _is_float(leaf) else leaf, batch)
+        batch = mapped(lambda leaf: leaf.to(dtype) if _is_float(leaf) else leaf, batch)
     reach = step * (weights.norm or 1.0)
     columns = []
     for tangent in tangents:

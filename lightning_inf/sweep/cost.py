@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
+from lightning_inf.containers import flattened
 from lightning_inf.data.batches import Layout, Transfer, laid_out, stream
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.sample_model import SampleModel
@@ -175,7 +175,7 @@ def _layout(model: SampleModel, weights: Weights, warm: Any, batch: Any) -> tupl
     expected = run(warm).loss
     kernels = any(tensor.dim() == 4 for tensor in (*weights.trainable.values(), *weights.fixed.values()))
     other = laid_out(batch, "channels_last")
-    moved = any(a is not b for a, b in zip(tree_leaves(batch), tree_leaves(other), strict=True))
+    moved = any(a is not b for a, b in zip(flattened(batch)[0], flattened(other)[0], strict=True))
     usable = kernels and moved
     if usable:
         try:

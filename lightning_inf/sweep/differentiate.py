@@ -224,7 +224,7 @@ class Differentiator:
                 )
                 return self._difference(weights, tangents, batch, size, losses)
             self._jvp_works = True
-            self.used["derivative"] = "jvp"
+            self.used["derivative"] = "jvp, attention by its math kernel" if self.model.math_attention else "jvp"
             return result
 
     def _difference(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_inf.containers import flattened
 from lightning_inf.model import gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -110,9 +110,9 @@ def _cut(
     Returns:
         A batch and the sample's position there.
     """
-    leaves, spec = tree_flatten(batch)
+    leaves, again = flattened(batch)
     part = [leaf[position : position + 1] if _has_samples(leaf, size) else leaf for leaf in leaves]
-    one = tree_unflatten(part, spec)
+    one = again(part)
     try:
         with torch.no_grad():
             loss = model.losses(weights.trainable, weights.fixed, one)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_inf.model.layers.conv import Conv
 from lightning_inf.model.layers.embedding import Embedding
-from lightning_inf.model.layers.linear import Linear
+from lightning_inf.model.layers.linear import Linear, Product
 from lightning_inf.model.layers.scale import Scale
 from lightning_inf.model.layers.use import Unsupported, Use, kind_of
 
@@ -25,6 +25,15 @@ def _linear(given: dict[str, Any], names: Mapping[str, str], size: int) -> Use:
     if taken.dim() < 2:
         raise Unsupported(f"its input of shape {tuple(taken.shape)} has no dimension of samples")
     return Linear(names, size, kind_of(taken, size), input=taken)
+
+
+def _product(given: dict[str, Any], names: Mapping[str, str], size: int) -> Use:
+    taken, weight, bias = given["input"], given["weight"], given.get("bias")
+    if weight.dim() != 2 or taken.dim() < 2 or (bias is not None and bias.dim() != 1):
+        raise Unsupported("it is no product of samples and a matrix")
+    if given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+        raise Unsupported("its terms have factors")
+    return Product(names, size, kind_of(taken, size), input=taken)
 
 
 def _conv(given: dict[str, Any], names: Mapping[str, str], size: int) -> Use:
@@ -85,11 +94,17 @@ def _arguments(*names: str, **defaults: Any) -> inspect.Signature:
     return inspect.Signature(required + [inspect.Parameter(n, kind, default=d) for n, d in defaults.items()])
 
 
+_MATMUL = _arguments("input", "weight")
 _CONV = _arguments("input", "weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
 
 #: By function: its arguments, and what makes a use of them. ``weight`` and ``bias`` are where parameters may stand.
 CALLS: dict[Callable[..., Any], tuple[inspect.Signature, Make]] = {
     F.linear: (_arguments("input", "weight", bias=None), _linear),
+    torch.addmm: (_arguments("bias", "input", "weight", beta=1, alpha=1), _product),
+    torch.mm: (_MATMUL, _product),
+    torch.matmul: (_MATMUL, _product),
+    torch.Tensor.matmul: (_MATMUL, _product),
+    torch.Tensor.__matmul__: (_MATMUL, _product),
     F.conv1d: (_CONV, _conv),
     F.conv2d: (_CONV, _conv),
     F.embedding: (inspect.signature(F.embedding), _embedding),

@@ -1,4 +1,4 @@
-"""Calls of ``torch.nn.functional.linear``, of vectors or of sequences of them."""
+"""Calls of ``torch.nn.functional.linear``, of vectors or of sequences of them, and of plain matrix products."""
 
 from __future__ import annotations
 
@@ -47,3 +47,24 @@ class Linear(Outer):
         if 8 * positions * (width + outputs) > width * outputs:
             return super().factors(tangents)
         return tangents.factors(self.names["weight"])
+
+
+class Product(Linear):
+    """A call ``addmm(bias, input, weight)`` or ``matmul(input, weight)``: the weight lies the other way round."""
+
+    @property
+    def layout(self) -> str:
+        """Tells it from a linear layer with the same square weight."""
+        return "transposed"
+
+    def ordered(self, stack: Tensor) -> Tensor:
+        """Bring directions of shape ``(T, K, O)`` to ``(T, 1, K, O)``."""
+        return stack.unsqueeze(1)
+
+    def restored(self, gradients: Tensor) -> Tensor:
+        """Bring gradients to ``(b, K, O)``."""
+        return gradients.squeeze(1)
+
+    def factors(self, tangents: Tangents) -> Factors | None:
+        """Directions of the weight, as they are."""
+        return Outer.factors(self, tangents)

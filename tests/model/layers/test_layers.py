@@ -38,6 +38,34 @@ def test_linear(wide, high, between, bias, single):
     compare(nn.Sequential(nn.Linear(wide, high, bias=bias), nn.Tanh()), x, dtype=dtype, tolerance=tolerance)
 
 
+class Turned(nn.Module):
+    """Weights that lie the other way round, as GPT-2's do, one of them used by a linear layer as well."""
+
+    def __init__(self, wide, high, way):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(wide, high))
+        self.bias = nn.Parameter(torch.zeros(high))
+        self.square = nn.Parameter(torch.zeros(high, high))
+        self.way = way
+
+    def forward(self, x):
+        flat = x.reshape(-1, x.shape[-1])
+        first = {
+            "addmm": lambda: torch.addmm(self.bias, flat, self.weight).reshape(*x.shape[:-1], -1),
+            "mm": lambda: torch.mm(flat, self.weight).reshape(*x.shape[:-1], -1),
+            "@": lambda: x @ self.weight,
+            "matmul": lambda: torch.matmul(x, self.weight) + x.matmul(self.weight),
+        }[self.way]()
+        return F.linear(torch.tanh(first), self.square) + 2 * (torch.tanh(first) @ self.square)
+
+
+@FLOATS
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 4), st.sampled_from(["addmm", "mm", "@", "matmul"]))
+def test_matrix_products(wide, high, positions, way):
+    captured = compare(Turned(wide, high, way), torch.randn(SIZE, positions, wide))
+    assert {type(one).__name__ for one in captured.uses} >= {"Product", "Linear"}
+
+
 @FLOATS
 @given(
     groups=st.sampled_from([1, 2]),
