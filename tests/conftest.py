@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jsonschema
 import numpy as np
 import pytest
@@ -22,6 +23,10 @@ from lightning_inf.analysis import findings
 from lightning_inf.report.schema import SUMMARY, schema
 
 torch.set_num_threads(1)
+# The same examples each time: a test that passed must not fail by luck. `.ci/run-long` looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("repeatable")
 _SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)) if s is not None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,13 @@ class Captures:
         ours = {entry["file"] for entry in self.entries}
         for entry in self.entries:  # resumed from a checkpoint of an earlier directory
             source = Path(self._inherited or directory) / entry["file"]
-            if source.exists() and source.parent != directory:
+            if source.is_file() and source.parent != directory:
                 directory.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, directory / entry["file"])
         for entry in stale:  # an earlier run's, or an abandoned branch's
-            if entry["file"] not in ours:
-                (directory / Path(entry["file"]).name).unlink(missing_ok=True)
-        self.entries = [e for e in self.entries if (directory / e["file"]).exists()]
+            if entry["file"] not in ours and _OURS.fullmatch(str(entry["file"])):
+                (directory / entry["file"]).unlink(missing_ok=True)
+        self.entries = [e for e in self.entries if (directory / e["file"]).is_file()]
         self._write_manifest()
 
     def epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -126,8 +127,8 @@ class Captures:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where a full checkpoint left off."""
         self._inherited = state["directory"]
-        # Names and nothing else: a checkpoint that somebody else made must not reach files elsewhere.
-        self.entries = [{**entry, "file": Path(entry["file"]).name} for entry in state["entries"]]
+        # Names as we give them and nothing else: a checkpoint that somebody else made must not reach other files.
+        self.entries = [dict(entry) for entry in state["entries"] if _OURS.fullmatch(str(entry["file"]))]
         for entry in self.entries:
             entry.pop("last", None)
         self._schedule.stride = state["stride"]
@@ -146,7 +147,7 @@ class Captures:
         return entry
 
     def _add(self, trainer: Trainer, module: LightningModule, epoch: int, state: dict[str, Any] | None = None) -> None:
-        name = f"epoch={epoch:04d}-step={trainer.global_step:08d}.ckpt"
+        name = _name(epoch, trainer.global_step)
         entry = self.entry(trainer, module, epoch)
         known = {"file": name, "epoch": entry["epoch"], "step": entry["step"]}
         if trainer.is_global_zero:
@@ -177,6 +178,14 @@ class Captures:
     def _write_manifest(self) -> None:
         assert self.directory is not None
         write_sealed(self.directory / MANIFEST, {"captures": self.entries, "epoch_seconds": self.epoch_seconds})
+
+
+_OURS = re.compile(r"epoch=[0-9]+-step=[0-9]+\.ckpt")
+
+
+def _name(epoch: int, step: int) -> str:
+    """Name the file of a capture."""
+    return f"epoch={epoch:04d}-step={step:08d}.ckpt"
 
 
 def _listed(directory: Path) -> list[dict[str, Any]]:

@@ -83,6 +83,11 @@ class References:
                 self._collated[key] = fetch(self.samples, part, lambda batch: batch)
             yield part, self.transfer(self._collated[key])
 
+    def halve(self) -> None:
+        """Read batches of half the size from now on, and let go of those in memory."""
+        self.batch_size = max(self.batch_size // 2, 1)
+        self._collated.clear()
+
     @property
     def joint(self) -> Target:
         """The question asked about all of them together."""

@@ -70,6 +70,12 @@ class TrainingBatches:
         for indices in self.lists(size):
             yield indices, self.batch(indices)
 
+    def halve(self) -> None:
+        """Read batches of half the size from now on, and let go of those in memory."""
+        self.batch_size = max(self.batch_size // 2, 1)
+        self._collated.clear()
+        self._bytes = 0
+
     def of(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
         """Yield ``(indices, batch on the device)`` of these samples."""
         for start in range(0, len(indices), self.batch_size):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.model.gradients import per_sample_gradients
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -67,7 +68,9 @@ def fisher_diagonal(curvature: Curvature, names: Collection[str]) -> Vector:
         if vectorize:
             try:
                 squares = _squares(curvature.model, weights, batch, len(indices), vectorize=True)
-            except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
+            except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+                if out_of_memory(error):
+                    raise  # a smaller batch will do
                 vectorize = False  # an operator without a batching rule, or a batch that is no stack of samples
         if squares is None:
             squares = _squares(curvature.model, weights, batch, len(indices), vectorize=False)

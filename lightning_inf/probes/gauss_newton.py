@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.model.forward_mode import pushed
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.weights import Vector
@@ -122,6 +123,8 @@ class GaussNewton:
             try:
                 moves = pushed(model, prediction, weights.trainable, direction)
             except (NotImplementedError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise  # a smaller batch will do
                 first = str(error).strip().splitlines()[0]
                 raise Unavailable(
                     "the model has no forward-mode derivative, which products with the Gauss-Newton matrix need:"

@@ -104,8 +104,9 @@ class Scene:
         """Read both sides of the data in batches of half the size; False where they are of one sample already."""
         sides = [side for side in (self.references, self.training) if side is not None and side.batch_size > 1]
         for side in sides:
-            side.batch_size //= 2
+            side.halve()
         if sides:
+            self._memory.clear()  # what is remembered may hold lists of the larger batches
             self.notes.append(
                 f"memory ran out in a probe; it went on with at most {sides[0].batch_size} samples a batch."
             )

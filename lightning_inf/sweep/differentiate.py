@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.model import gradients
 from lightning_inf.model.capture import Captured, Uncaptured, capture
 from lightning_inf.model.layers.tangents import Tangents
@@ -215,7 +216,7 @@ class Differentiator:
             try:
                 result = backends.forward_mode(self.model, weights, tangents, batch)
             except (NotImplementedError, RuntimeError) as error:
-                if self.backend == "jvp" or self._jvp_works:
+                if self.backend == "jvp" or self._jvp_works or out_of_memory(error):
                     raise
                 self._jvp_works = False
                 self._note(
@@ -260,7 +261,9 @@ class Differentiator:
                     found = backends.one_sided(self.model, weights, probe, batch, step)[: len(truth)]
                 else:
                     found = backends.central(self.model, weights, probe, batch, step, dtype)[: len(truth)]
-            except RuntimeError:  # a module with an fp32 constant inside can't run in fp64
+            except RuntimeError as problem:  # a module with an fp32 constant inside can't run in fp64
+                if out_of_memory(problem):
+                    raise
                 continue
             error = float((found - truth).abs().max()) / scale
             trials.append((error, len(trials), step, dtype))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from lightning_inf.data.batches import out_of_memory
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 
@@ -42,7 +43,7 @@ def losses_at(model: SampleModel, weights: Weights, steps: Sequence[Vector], bat
         try:
             parts = [_together(model, weights, steps[i : i + each], batch) for i in range(0, len(steps), each)]
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if out_of_memory(error):
                 raise
             return None
     found = torch.cat(parts)

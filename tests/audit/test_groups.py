@@ -11,7 +11,7 @@ from lightning_inf.audit.groups import by_group, counted
 from lightning_inf.data.groups import Groups
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

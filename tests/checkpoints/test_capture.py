@@ -16,7 +16,8 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from lightning_inf import InfluenceCallback, TrainingDynamics
-from lightning_inf.checkpoints.capture import MANIFEST
+from lightning_inf.checkpoints.capture import MANIFEST, Captures
+from lightning_inf.files import write_sealed
 from tests.samples import Classifier, Option, WithOption, loaders, make_trainer
 
 STEPS = 4  # in an epoch: 60 samples, batches of 16
@@ -290,3 +291,49 @@ def test_the_state_of_the_callback_loads_safely(tmp_path: Path) -> None:
     fit(tmp_path / "a", Classifier(), keep, enable_checkpointing=True)
     content = torch.load(tmp_path / "own" / "last.ckpt", weights_only=True)
     assert any("InfluenceCallback" in key for key in content["callbacks"])
+
+
+HOSTILE = ["../../x.ckpt", "..", ".", "", "/etc/hostname", "a/../../x.ckpt", "captures.json", "..\\x.ckpt", "x.ckpt\n"]
+
+
+def hostile_state(source: Path, names: list[str]) -> dict[str, Any]:
+    entries = [{"file": name, "epoch": number, "step": number} for number, name in enumerate(names)]
+    return {"directory": str(source), "entries": entries, "stride": 1, "kept": [0]}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_checkpoint_reaches_nothing_outside(name: str, tmp_path: Path) -> None:
+    """Its state names files: none is copied in from elsewhere, and none is removed."""
+    source, directory = tmp_path / "deep" / "source", tmp_path / "run" / "influence" / "checkpoints"
+    source.mkdir(parents=True)
+    kept = {tmp_path / "x.ckpt": "x", tmp_path / "deep" / "x.ckpt": "y", source / "captures.json": "{}"}
+    for path, text in kept.items():
+        path.write_text(text)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    captures = Captures(keep=1)
+    captures.load_state_dict(hostile_state(source, [name]))
+    assert captures.entries == []
+    captures.start(directory, write=True)
+    after = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert after == sorted([*before, directory / MANIFEST])
+    assert all(path.read_text() == text for path, text in kept.items())
+    # A manifest that names such a file, from an abandoned branch, removes nothing either.
+    write_sealed(directory / MANIFEST, {"captures": [{"file": name, "epoch": 0, "step": 0}], "epoch_seconds": None})
+    Captures(keep=1).start(directory, write=True)
+    assert all(path.read_text() == text for path, text in kept.items())
+
+
+def test_a_fit_that_is_resumed_from_a_hostile_checkpoint_keeps_to_its_directory(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "own", save_last=True)
+    fit(tmp_path / "a" / "b", Classifier(), keep, enable_checkpointing=True, max_epochs=2)
+    content = torch.load(tmp_path / "own" / "last.ckpt", weights_only=True)
+    (key,) = [key for key in content["callbacks"] if "InfluenceCallback" in key]
+    secret = tmp_path / "secret.ckpt"
+    secret.write_text("untouched")
+    content["callbacks"][key]["captures"] |= hostile_state(tmp_path / "a" / "b" / "influence", ["../../../secret.ckpt"])
+    torch.save(content, tmp_path / "hostile.ckpt")
+    directory, captures = fit(tmp_path / "c", Classifier(), max_epochs=4, ckpt_path=tmp_path / "hostile.ckpt")
+    assert secret.read_text() == "untouched"
+    assert not list((tmp_path / "c").rglob("secret*"))
+    assert [c["epoch"] for c in captures] == [2, 3]
+    assert {path.name for path in directory.iterdir()} == {MANIFEST, *(p.name for p in directory.glob("epoch=*.ckpt"))}

@@ -34,7 +34,7 @@ class Listed(Dataset):
 
 
 @given(samples=st.integers(1, 300), share=st.floats(0.001, 0.1), classes=st.integers(2, 12), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_planted_label_is_another_class(samples, share, classes, seed):
     labels = np.random.default_rng(seed).integers(0, classes, samples)
     data = TensorDataset(torch.zeros(samples, 1))

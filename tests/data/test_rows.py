@@ -30,7 +30,7 @@ def test_located_is_locate_for_many():
     assert [found[place] for place in range(len(indices))] == [locate(data, int(index)) for index in indices]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.int64]),
     st.integers(1, 11),

@@ -9,7 +9,7 @@ from lightning_inf.methods.collect import TOP, Ends
 from lightning_inf.methods.columns import Columns
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), samples=st.integers(0, 40))
 def test_columns_hold_what_an_array_would(data, samples, tmp_path_factory):
     columns = Columns(tmp_path_factory.mktemp("columns"), samples)

@@ -145,7 +145,7 @@ def test_planted_labels_move_the_weights_to_the_source_that_knows():
 
 
 @given(st.integers(2, 8), st.floats(0, 1), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_shrinking_keeps_rows_and_diagonal(classes, share, seed):
     rows = np.random.default_rng(seed).dirichlet(np.ones(classes), classes)
     found = shrink(rows, share)

@@ -20,7 +20,7 @@ def whole(suspicion, is_issue, **kwargs):
     st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=1, max_size=50),
     st.lists(st.integers(0, 50), max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_chunks_give_the_whole(samples, cuts):
     suspicion = torch.tensor([float(score) for score, _ in samples])
     is_issue = torch.tensor([flag for _, flag in samples])
@@ -60,7 +60,7 @@ def test_perfect_and_reversed_rankings():
 
 
 @given(st.permutations(range(30)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_order_of_distinct_scores_and_monotone_transforms_do_not_matter(order):
     is_issue = torch.arange(30) % 4 == 0
     suspicion = torch.arange(30.0).sin()

@@ -26,7 +26,7 @@ def test_against_scikit_learn_and_scipy():
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(0, 30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ranks_in_chunks_in_any_order(ranks, cut):
     metric = TopKDetection(k=(10, 1))
     metric.update(rank=torch.tensor(ranks[cut:], dtype=torch.long))

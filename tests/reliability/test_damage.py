@@ -48,7 +48,7 @@ def test_the_trial_itself_sees_a_wrong_number(whole, scratch):
     assert different(whole, directory) == ["forward_inf"]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(DAMAGES)
 def test_any_file_of_a_run(whole, scratch, drawn):
     check(whole, scratch, drawn)
@@ -56,13 +56,13 @@ def test_any_file_of_a_run(whole, scratch, drawn):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck))
 @given(DAMAGES)
 def test_any_file_of_a_run_many_times(whole, scratch, drawn):
     check(whole, scratch, drawn)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(SHARES, st.sampled_from(["bit", "length"]), st.sampled_from(["a.pt", "a.json", "a.npz"]))
 def test_readers_find_every_bit_that_matters(tmp_path_factory, share, kind, name):
     directory = tmp_path_factory.mktemp("files")

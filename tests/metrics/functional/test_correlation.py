@@ -17,7 +17,7 @@ def columns(pairs):
 
 
 @given(TIED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rank_average_is_scipy_rankdata(pairs):
     x, _ = columns(pairs)
     np.testing.assert_array_equal(rank_average(x).numpy(), stats.rankdata(x.numpy()))
@@ -31,7 +31,7 @@ def test_ranks_survive_a_hundred_thousand_ties():
 
 
 @given(TIED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
 def test_both_correlations_are_scipys_under_ties(pairs):
     x, y = columns(pairs)
@@ -46,7 +46,7 @@ def test_rows_are_independent():
 
 
 @given(st.permutations(range(12)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_spearman_sees_only_the_order(order):
     x, y = torch.tensor(order, dtype=torch.float64), torch.arange(12, dtype=torch.float64).sin()
     value = spearman(x, y)

@@ -19,7 +19,7 @@ def both_classes(samples):
 
 
 @given(SAMPLES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_areas_are_scikit_learns_under_ties(samples):
     suspicion, is_issue = both_classes(samples)
     assert float(average_precision(suspicion, is_issue)) == pytest.approx(
@@ -41,7 +41,7 @@ def test_float64_differences_are_seen():
 
 
 @given(SAMPLES, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_areas_ignore_order_and_monotone_transforms(samples, random):
     suspicion, is_issue = both_classes(samples)
     shuffle = list(range(len(samples)))
@@ -53,7 +53,7 @@ def test_areas_ignore_order_and_monotone_transforms(samples, random):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_at_k_and_found_after_count_what_a_loop_counts(flags, random):
     scores = [float(i) for i in range(len(flags))]
     random.shuffle(scores)

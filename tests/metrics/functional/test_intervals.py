@@ -9,7 +9,7 @@ from lightning_inf.metrics.functional import bootstrap_mean_interval, intervals,
 
 
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_wilson_is_scipys(trials, share, confidence):
     successes = round(share * trials)
     expected = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")

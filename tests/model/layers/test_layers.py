@@ -15,7 +15,7 @@ from lightning_inf.model.layers import conv, use
 from lightning_inf.model.layers.tangents import Tangents
 from tests.model.layers.cases import SIZE, agree, case, check, expected, truth
 
-FLOATS = settings(max_examples=12, deadline=None, derandomize=True)
+FLOATS = settings(max_examples=12)
 
 
 def compare(body, x, forward=None, dtype=torch.float64, tolerance=1e-9, names=None):
