@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightning_inf.probes.diagonal import DiagonalFisher
     from lightning_inf.probes.kronecker import EKFAC
     from lightning_inf.probes.lissa import LiSSA
+    from lightning_inf.tracer import Tracer
     from lightning_inf.trainer import InfluenceTrainer, influence
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ _HOMES = {
     "SelfForwardINF": "methods.self_forward_inf",
     "SelfInfluence": "methods.self_influence",
     "TracIn": "methods.tracin",
+    "Tracer": "tracer",
     "TrainingDynamics": "methods.training_dynamics",
     "apply_decisions": "data.correct",
     "influence": "trainer",
@@ -69,6 +71,7 @@ __all__ = [
     "SelfForwardINF",
     "SelfInfluence",
     "TracIn",
+    "Tracer",
     "TrainingDynamics",
     "__version__",
     "apply_decisions",

@@ -88,7 +88,7 @@ class ToDevice:
     """Runs the user's batch transfer hooks, on the datamodule where it overrides them, else on the module.
 
     Args:
-        trainer: The Trainer, for its datamodule and device.
+        trainer: The Trainer, for its datamodule; None where there is none.
         module: The isolated module.
         device: The device of the analysis.
         dtype: What floating-point leaves are cast to where the Trainer runs in true half or double precision; the
@@ -96,7 +96,7 @@ class ToDevice:
     """
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, device: torch.device, dtype: torch.dtype | None = None
+        self, trainer: Trainer | None, module: LightningModule, device: torch.device, dtype: torch.dtype | None = None
     ) -> None:
         self.device = device
         self.dtype = dtype
@@ -105,7 +105,7 @@ class ToDevice:
         self._hooks = {name: self._owner(trainer, module, name) for name in _HOOKS}
 
     @staticmethod
-    def _owner(trainer: Trainer, module: LightningModule, hook: str) -> Any:
+    def _owner(trainer: Trainer | None, module: LightningModule, hook: str) -> Any:
         datamodule = getattr(trainer, "datamodule", None)
         overridden = datamodule is not None and is_overridden(hook, datamodule)
         return getattr(datamodule if overridden else module, hook)

@@ -60,14 +60,14 @@ def training_samples(
     """
     hook = _hook(trainer, module, "influence_dataloader")
     if hook is not None:
-        return _planted(_samples(hook(), "influence_dataloader()", seed), trainer, module, calibration)
+        return _planted(given_samples(hook(), "influence_dataloader()", seed), trainer, module, calibration)
     loader = trainer.train_dataloader
     if loader is None:
         raise MisconfigurationException(
             "The analysis needs the training data, but the Trainer has no train dataloader: give `train_dataloaders=` or"
             " a datamodule, and check that `limit_train_batches` is not 0."
         )
-    samples = _planted(_samples(loader, "the train dataloader", seed), trainer, module, calibration)
+    samples = _planted(given_samples(loader, "the train dataloader", seed), trainer, module, calibration)
     if trainer.limit_train_batches != 1.0 or trainer.overfit_batches:  # type: ignore[attr-defined]
         note = "limit_train_batches or overfit_batches was set: samples that training never saw are scored as well."
         samples = replace(samples, notes=(*samples.notes, note))
@@ -95,10 +95,10 @@ def reference_samples(
         _refuse_stream(given, "references=")
         return _repeatable(_checked(replace(train, dataset=given, origin="references=", notes=())), 0)
     if given is not None:
-        return _samples(given, "references=", 0)
+        return given_samples(given, "references=", 0)
     hook = _hook(trainer, module, "reference_dataloader")
     if hook is not None:
-        return _samples(hook(), "reference_dataloader()", 0)
+        return given_samples(hook(), "reference_dataloader()", 0)
     loaders = trainer.val_dataloaders
     if loaders is None:  # nothing validated yet: no sanity check, or an analysis without training
         # Lightning's own word, where the module has no validation dataloader, would not name the remedies.
@@ -117,7 +117,7 @@ def reference_samples(
             " Give the Trainer validation data (and a `validation_step`, and `limit_val_batches` above 0), or pass"
             " `InfluenceCallback(references=dataset)`."
         )
-    return _samples(loaders, "the first validation dataloader", 0)
+    return given_samples(loaders, "the first validation dataloader", 0)
 
 
 def _hook(trainer: Trainer, module: LightningModule, name: str) -> Callable[..., Any] | None:
@@ -128,8 +128,17 @@ def _hook(trainer: Trainer, module: LightningModule, name: str) -> Callable[...,
     return None
 
 
-def _samples(loader: Any, origin: str, seed: int) -> Samples:
-    """Take a loader apart."""
+def given_samples(loader: Any, origin: str, seed: int) -> Samples:
+    """Take a loader apart.
+
+    Args:
+        loader: The user's.
+        origin: What it is called in messages.
+        seed: Of the view that makes random items repeatable.
+
+    Raises:
+        MisconfigurationException: As :func:`training_samples` does.
+    """
     if isinstance(loader, CombinedLoader):
         loader = loader.iterables
     if isinstance(loader, (list, tuple, dict)):

@@ -36,14 +36,18 @@ class Trial:
     Attributes:
         scene: What the probes work with; its ``training`` is where the samples come from.
         evaluator: Answers measurements on a batch.
-        checkpoint: Where everything is asked.
+        checkpoint: Where everything is asked, or what is asked of the analysed weights alone.
         size: How many training samples answer.
+        checkpoints: Where else, in the order of training and the analysed one last; empty: nowhere.
+        chosen: The samples that answer, in the place of a seeded part.
     """
 
     scene: Scene
     evaluator: Evaluator
     checkpoint: Checkpoint
     size: int = POOL
+    checkpoints: Sequence[Checkpoint] = ()
+    chosen: Sequence[int] | None = None
     _known: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _most: int | None = None
 
@@ -57,6 +61,8 @@ class Trial:
     @cached_property
     def indices(self) -> np.ndarray:
         """The samples that answer, in a random order; the first few are a fair sample, too. Shape ``(pool,)``."""
+        if self.chosen is not None:
+            return np.asarray(self.chosen, dtype=np.int64)
         return np.asarray([index for part in self.training.lists(self.size) for index in part], dtype=np.int64)
 
     def among_themselves(self) -> Trial:
@@ -65,9 +71,10 @@ class Trial:
         own = References(training.samples, training.transfer, sorted(self.indices.tolist()), 1, digest("training"))
         return replace(self, scene=replace(self.scene, references=own), _known={})
 
-    def setting(self, target: Target) -> Setting:
+    def setting(self, target: Target, *others: Target) -> Setting:
         """What a method may ask about."""
-        return Setting([self.checkpoint], self.checkpoint, target, samples=self.indices.tolist())
+        checkpoints = list(self.checkpoints) or [self.checkpoint]
+        return Setting(checkpoints, self.checkpoint, target, others, samples=self.indices.tolist())
 
     def questions(self, method: Method, target: Target) -> list[Question]:
         """What the method asks about the target."""
@@ -83,13 +90,26 @@ class Trial:
         Returns:
             Scores in fp64 in the order of :attr:`indices`; NaN where the method has nothing to say.
         """
-        for question in self.questions(method, target):
-            found = question.score(self._answers(question.measurements), self.indices)
-            if method.score_column in found:
-                return np.asarray(found[method.score_column], dtype=np.float64)
-        return np.full(len(self.indices), np.nan)
+        return self.table(method, [target])[0]
 
-    def _answers(self, measurements: Sequence[Measurement]) -> Answers:
+    def table(self, method: Method, targets: Sequence[Target]) -> np.ndarray:
+        """Score the samples for several targets, which share passes over them.
+
+        Returns:
+            Shape ``(targets, pool)``; NaN where the method has nothing to say.
+        """
+        asked = list(targets)
+        questions = [q for q in method.ask(self.setting(*asked)) if q.target is None or q.target in asked]
+        answers = self.answers([m for question in questions for m in question.measurements])
+        found = np.full((len(targets), len(self.indices)), np.nan)
+        for question in questions:
+            columns = question.score(answers, self.indices)
+            if method.score_column in columns:
+                rows = slice(None) if question.target is None else asked.index(question.target)
+                found[rows] = columns[method.score_column]
+        return found
+
+    def answers(self, measurements: Sequence[Measurement]) -> Answers:
         """Answer all measurements whose directions can be made."""
         here = [m for m in measurements if not directions(m)]
         self._known.update(self._pass([m for m in here if m.key not in self._known]))
@@ -104,7 +124,7 @@ class Trial:
             vectors = self._vectors(work)
             while True:
                 try:
-                    parts = [self._batch(work, vectors, indices) for indices in self._lists()]
+                    parts = [self._batch(work, vectors, indices) for indices in self.lists()]
                     break
                 except (MemoryError, RuntimeError) as error:
                     if self._most == 1 or not out_of_memory(error):
@@ -115,7 +135,7 @@ class Trial:
                 found[key] = {name: np.concatenate([part[key][name] for part in parts]) for name in columns}
         return found
 
-    def _lists(self) -> Iterator[list[int]]:
+    def lists(self) -> Iterator[list[int]]:
         """Cut the samples into batches."""
         each = self._most or self.training.batch_size
         for start in range(0, len(self.indices), each):
@@ -133,12 +153,13 @@ class Trial:
 
     def _batch(self, work: Pass, vectors: dict[str, Vector], indices: list[int]) -> dict[str, dict[str, np.ndarray]]:
         """Measure one batch at every point."""
-        weights, training = self.scene.weights(self.checkpoint), self.training
+        training = self.training
         batch = training.batch(indices)
         found: dict[str, dict[str, np.ndarray]] = {}
         for point in work.points:
             if point.moved is not None and point.moved.key not in vectors:
                 continue
+            weights = self.scene.weights(point.checkpoint)
             here = weights if point.moved is None else weights.moved(vectors[point.moved.key])
             try:
                 answers = self.evaluator(here, point.measurements, vectors, batch, len(indices), indices)

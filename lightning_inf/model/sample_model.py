@@ -62,6 +62,7 @@ class SampleModel:
         loss_name: The loss function that was seen, or the hook's name.
         output: What :meth:`losses` gives.
         averaged: Whether the step divides a sum over positions by how many count.
+        tokens: Whether :meth:`losses` gives each token's part of the loss; see :mod:`~lightning_inf.model.tokens`.
         math_attention: Whether forward-mode derivatives need the math kernel of attention, once that was found out.
         sequences: Whether the loss call's rows are the positions of the batch's samples, one sample after the other.
         trunk: What the present batch's runs share.
@@ -73,6 +74,7 @@ class SampleModel:
         self.output: Output = "loss"
         self.sequences = False
         self.averaged = False
+        self.tokens = False
         self.math_attention = False
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
@@ -104,6 +106,8 @@ class SampleModel:
 
     def objective(self, trace: Trace) -> Tensor:
         """Read the losses off a run, or what stands in their place; shape ``(B,)``."""
+        if self.tokens:
+            return self._parts_of_tokens(trace.calls[0])
         if self.output == "loss":
             return self._losses(trace)
         outputs = self.read(trace, look=False)
@@ -270,6 +274,12 @@ class SampleModel:
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.loss_name} returned {type(trace.returned).__name__}, not a loss tensor")
         return value.reshape(1) if self.mode == "single" else value
+
+    def _parts_of_tokens(self, call: LossCall) -> Tensor:
+        """Cut the samples' losses into what their positions add to them, shape ``(B P,)``."""
+        summed = call.reduction == "sum" and not self.averaged
+        parts = call.positions if summed else call.positions / call.count.clamp(min=1).unsqueeze(1)
+        return parts.flatten()
 
 
 def _tenth(tensor: Tensor) -> Tensor:
