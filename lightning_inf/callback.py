@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_inf.analysis.preflight import check_optimizer_state, check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
-from lightning_inf.analysis.settings import Settings, default_methods
+from lightning_inf.analysis.settings import DRAWS, Settings, default_methods
 from lightning_inf.analysis.together import (
     check_directory,
     error_file,
@@ -83,6 +83,9 @@ class InfluenceCallback(Callback):
             step itself computes them.
         keep_checkpoints: The most checkpoints to capture; first and last are among them.
         individual_references: How many references are also asked alone, highest loss first.
+        draws: Over how many draws the loss of a sample is averaged where the training step draws random numbers, such as
+            timesteps and noise. Each sample has its own numbers, by its index and the draw, at every checkpoint and
+            displacement; calls for one number a sample are strided over the draws.
         full_attributions: Of those, write the influence of every training sample to ``attributions_full.parquet``, not
             only the strongest.
         learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
@@ -126,6 +129,7 @@ class InfluenceCallback(Callback):
         record: bool = True,
         keep_checkpoints: int = 10,
         individual_references: int = 16,
+        draws: int = DRAWS,
         full_attributions: bool = False,
         learning_rate: float | list[float] | None = None,
         weights: Literal["current", "averaged"] = "current",
@@ -145,6 +149,7 @@ class InfluenceCallback(Callback):
             budget=budget,
             max_samples=max_samples,
             individual_references=individual_references,
+            draws=draws,
             full_attributions=full_attributions,
             learning_rate=learning_rate,
             backend=backend,

@@ -56,7 +56,8 @@ class InfluenceMixin(_Base):
 
         Args:
             batch: What the dataloader yields, on the device, of B samples.
-            batch_idx: Always 0.
+            batch_idx: The number of the draw, where the step is random and its loss is averaged over several
+                (``InfluenceCallback(draws=...)``), for strides of one's own; else 0.
 
         Returns:
             The losses, shape ``(B,)``, or a mapping with ``loss`` of shape ``(B,)`` and, for classifiers,

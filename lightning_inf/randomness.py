@@ -1,4 +1,4 @@
-"""Random numbers that are put back, also where an error or Ctrl-C ends the block."""
+"""The generators of torch, NumPy and Python: put back, also where an error or Ctrl-C ends a block, and seeded."""
 
 from __future__ import annotations
 
@@ -37,3 +37,14 @@ def isolated_rng(include_cuda: bool = True) -> Iterator[None]:
         np.random.set_state(legacy)  # noqa: NPY002
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that transforms draw from: torch's, ``random``'s and NumPy's."""
+    # `torch.manual_seed` seeds every kind of accelerator as well, and for those that were never used it writes down the
+    # call with the stack it came from: that takes longer than most fetches.
+    torch.default_generator.manual_seed(int(seed))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(int(seed))
+    random.seed(int(seed))
+    np.random.seed(int(seed) % 2**32)  # noqa: NPY002 - the user's transforms draw from the global generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,6 +22,7 @@ from lightning_inf.data.identity import known_indices, namer
 from lightning_inf.data.references import References
 from lightning_inf.data.reviewed import Reviewed, find_reviewed
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
+from lightning_inf.keyed import Keys
 from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import SampleModel
@@ -150,7 +151,10 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     if settings.groups is not None:
         given_groups(settings.groups, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
-    model = resolve(stand_in, lambda indices: fetch(train, indices, transfer), len(train))
+    keyed = replace(train, keys=Keys(settings.seed, "training"))
+    model = resolve(stand_in, lambda indices: fetch(keyed, indices, transfer), len(train), settings.draws)
+    if model.random:
+        train, held_out = keyed, replace(held_out, keys=keyed.keys).as_references()
     device = trainer.strategy.root_device
     batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train, device)
     reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))

@@ -32,6 +32,7 @@ from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_sealed
+from lightning_inf.keyed import STREAMS_VERSION
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
@@ -49,7 +50,7 @@ from lightning_inf.sweep.ways import Ways
 
 _MANIFEST = "manifest.json"
 #: What the curvature of the training loss depends on besides the checkpoint and how it is taken.
-_CURVATURE = ("dataset", "samples", "seed", "mode", "loss", "parameters", "model")
+_CURVATURE = ("dataset", "samples", "seed", "mode", "loss", "parameters", "model", "draws")
 
 
 def analyze(
@@ -230,6 +231,7 @@ class _Analysis:
             "loss": self.subject.model.loss_name,
             "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
+            "draws": [STREAMS_VERSION, self.subject.model.draws] if self.subject.model.random else None,
         }
 
     def _ledger(self, decided: dict[str, Any]) -> Ledger:

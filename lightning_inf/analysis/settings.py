@@ -19,6 +19,9 @@ from lightning_inf.methods.tracin import TracIn
 from lightning_inf.methods.training_dynamics import TrainingDynamics
 from lightning_inf.sweep.ways import Backend
 
+#: Over how many draws of a step's random numbers losses are averaged unless the user says otherwise.
+DRAWS = 8
+
 #: Seconds that a budget counted in epochs is never below: nobody wants a poorer analysis to save less than a minute.
 LEAST_BUDGET = 60.0
 
@@ -38,6 +41,7 @@ class Settings:
     budget: float | str | None = "3 epochs"
     max_samples: int | None = None
     individual_references: int = 16
+    draws: int = DRAWS
     full_attributions: bool = False
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"
@@ -71,7 +75,7 @@ class Settings:
             raise ValueError(f"methods=: {taken[0]!r} is a column of its own in scores.parquet; choose another name.")
         if not self.methods:
             raise ValueError("methods=: expected at least one method, found none.")
-        for name in ("max_samples", "batch_size", "chunk_size"):
+        for name in ("max_samples", "batch_size", "chunk_size", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}=: expected 1 or more, found {value}.")

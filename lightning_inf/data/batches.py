@@ -50,7 +50,8 @@ def stream(
     sampler = IndexBatches(lists)
     loader = DataLoader(samples.dataset, batch_sampler=sampler, collate_fn=samples.collate_fn, **samples.options)
     for batch in loader:
-        yield sampler.pending.pop(0), transfer(batch)
+        indices = sampler.pending.pop(0)
+        yield indices, samples.keyed(indices, transfer(batch))
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -60,10 +61,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 def fetch(samples: Samples, indices: Sequence[int], transfer: Transfer) -> Any:
     """Make one batch of the samples with the given indices, in this process, as a DataLoader would."""
+    return samples.keyed(indices, transfer(collated(samples, indices)))
+
+
+def collated(samples: Samples, indices: Sequence[int]) -> Any:
+    """Make one batch as it is before it is moved to the device."""
     dataset: Any = samples.dataset
     positions = [int(index) for index in indices]
     at_once = getattr(dataset, "__getitems__", None)  # what torch's loaders ask, where a dataset has it
-    return transfer(samples.collate_fn(at_once(positions) if at_once else [dataset[i] for i in positions]))
+    return samples.collate_fn(at_once(positions) if at_once else [dataset[i] for i in positions])
 
 
 def laid_out(batch: Any, layout: Layout) -> Any:

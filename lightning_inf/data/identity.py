@@ -15,8 +15,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_inf.data.corrected import Corrected, corrected
 from lightning_inf.data.relabelled import Relabelled
-from lightning_inf.data.repeatable import Repeatable, seed_all
-from lightning_inf.randomness import isolated_rng
+from lightning_inf.data.repeatable import Repeatable
+from lightning_inf.randomness import isolated_rng, seed_all
 
 _PROBED = 64
 #: Bytes that are copied at once where an array does not lie in memory as it is hashed.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_inf.data.batches import Transfer, fetch
+from lightning_inf.data.batches import Transfer, collated
 from lightning_inf.data.identity import fingerprint
 from lightning_inf.data.sources import Samples
 from lightning_inf.files import digest
@@ -80,8 +80,8 @@ class References:
             part = chosen[start : start + self.batch_size]
             key = tuple(part)
             if key not in self._collated:
-                self._collated[key] = fetch(self.samples, part, lambda batch: batch)
-            yield part, self.transfer(self._collated[key])
+                self._collated[key] = collated(self.samples, part)
+            yield part, self.samples.keyed(part, self.transfer(self._collated[key]))
 
     def halve(self) -> None:
         """Read batches of half the size from now on, and let go of those in memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_inf.randomness import isolated_rng
+from lightning_inf.randomness import isolated_rng, seed_all
 
 
 class Repeatable(Dataset[Any]):
@@ -82,14 +81,3 @@ def same(left: Any, right: Any) -> bool:
     if hasattr(left, "__dict__"):
         return same(vars(left), vars(right))
     return bool(left == right) or left != left
-
-
-def seed_all(seed: int) -> None:
-    """Seed the generators that transforms draw from: torch's, ``random``'s and NumPy's."""
-    # `torch.manual_seed` seeds every kind of accelerator as well, and for those that were never used it writes down the
-    # call with the stack it came from: that takes longer than most fetches.
-    torch.default_generator.manual_seed(int(seed))
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(int(seed))
-    random.seed(int(seed))
-    np.random.seed(int(seed) % 2**32)  # noqa: NPY002 - the user's transforms draw from the global generator

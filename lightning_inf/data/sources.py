@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_inf.data.relabelled import Calibration, Relabelled, relabeller
 from lightning_inf.data.repeatable import Repeatable, vary
+from lightning_inf.keyed import Keyed, Keys
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Samples:
         batch_size: The user's batch size, 1 where they have none.
         options: Arguments for a new DataLoader: workers, pinning.
         notes: What a reader of the report should know.
+        keys: Whose random numbers a step is to draw for them; None where it draws none.
     """
 
     dataset: Dataset[Any]
@@ -35,9 +37,18 @@ class Samples:
     batch_size: int
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    keys: Keys | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
+
+    def keyed(self, indices: Sequence[int], batch: Any) -> Any:
+        """Put the keys of its samples to a batch on the device, where the step draws random numbers."""
+        return batch if self.keys is None else Keyed(batch, self.keys.of(indices))
+
+    def as_references(self) -> Samples:
+        """The same samples in the place of references: their own numbers there, or a sample would find itself by them."""
+        return self if self.keys is None else replace(self, keys=replace(self.keys, side="references"))
 
 
 def training_samples(

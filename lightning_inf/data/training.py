@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_inf.containers import flattened
-from lightning_inf.data.batches import Transfer, fetch
+from lightning_inf.data.batches import Transfer, collated
 from lightning_inf.data.sources import Samples
 
 #: Bytes of collated batches that stay in memory. Conjugate gradients read the part once an iteration.
@@ -55,15 +55,19 @@ class TrainingBatches:
 
     def batch(self, indices: list[int]) -> Any:
         """Make the batch of these samples, on the device."""
+        return self.samples.keyed(indices, self.transfer(self._read(indices)))
+
+    def _read(self, indices: list[int]) -> Any:
+        """Collate, or remember."""
         key = tuple(indices)
         if key in self._collated:
-            return self.transfer(self._collated[key])
-        collated = fetch(self.samples, indices, lambda batch: batch)
-        size = sum(leaf.nbytes for leaf in flattened(collated)[0] if isinstance(leaf, Tensor))
+            return self._collated[key]
+        batch = collated(self.samples, indices)
+        size = sum(leaf.nbytes for leaf in flattened(batch)[0] if isinstance(leaf, Tensor))
         if self._bytes + size <= KEPT:
-            self._collated[key] = collated
+            self._collated[key] = batch
             self._bytes += size
-        return self.transfer(collated)
+        return batch
 
     def batches(self, size: int) -> Iterator[tuple[list[int], Any]]:
         """Yield ``(indices, batch on the device)`` of the part of ``size`` samples."""
@@ -77,7 +81,8 @@ class TrainingBatches:
         self._bytes = 0
 
     def of(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
-        """Yield ``(indices, batch on the device)`` of these samples."""
+        """Yield ``(indices, batch on the device)`` of these samples, as references to be asked about."""
+        asked = self.samples.as_references()
         for start in range(0, len(indices), self.batch_size):
             part = list(indices[start : start + self.batch_size])
-            yield part, self.batch(part)
+            yield part, asked.keyed(part, self.transfer(self._read(part)))

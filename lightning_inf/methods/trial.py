@@ -68,7 +68,8 @@ class Trial:
     def among_themselves(self) -> Trial:
         """Return the trial in which the samples that answer are the references as well."""
         training = self.training
-        own = References(training.samples, training.transfer, sorted(self.indices.tolist()), 1, digest("training"))
+        samples = training.samples.as_references()
+        own = References(samples, training.transfer, sorted(self.indices.tolist()), 1, digest("training"))
         return replace(self, scene=replace(self.scene, references=own), _known={})
 
     def setting(self, target: Target, *others: Target) -> Setting:

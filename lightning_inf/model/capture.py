@@ -25,7 +25,8 @@ from lightning_inf.model.layers.calls import CALLS, recognised
 from lightning_inf.model.layers.outer import Outer, Together
 from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.layers.use import Unsupported, Use, row_squares
-from lightning_inf.model.sample_model import Outputs, SampleModel
+from lightning_inf.model.output import Outputs, mean_outputs
+from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 
 
@@ -247,6 +248,18 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Capt
         Uncaptured: If the losses depend on a parameter in a way that can't be taken apart into samples, or the step
             writes into what a layer has taken.
     """
+    draws = model.apart()
+    found = [_run(one, weights, batch, size, 1 / len(draws)) for one in draws]
+    losses = found[0][0] if len(found) == 1 else torch.stack([loss for loss, _, _ in found]).mean(dim=0)
+    return Captured(
+        losses, mean_outputs([outputs for _, outputs, _ in found]), [u for _, _, uses in found for u in uses]
+    )
+
+
+def _run(
+    model: SampleModel, weights: Weights, batch: Any, size: int, share: float
+) -> tuple[Tensor, Outputs, list[Use]]:
+    """Run one draw of a batch forward, and its share of the mean over draws backward."""
     trainable = dict(weights.trainable)
     watcher = Watcher(trainable, size)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -259,14 +272,13 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Capt
         torch.backends.mha.set_fastpath_enabled(fast)
     if losses.requires_grad:
         leaves = [watcher.root, *watcher.probes.values()]
-        found = torch.autograd.grad(losses, leaves, torch.ones_like(losses), allow_unused=True)
+        found = torch.autograd.grad(losses, leaves, torch.full_like(losses, share), allow_unused=True)
         for name, gradient in zip(watcher.probes, found[1:], strict=True):
             if gradient is not None:
                 raise Uncaptured(watcher.reasons[name])
     if not all(use.intact for use in watcher.uses):
         raise Uncaptured("the step writes into what a layer has taken")
-    outputs = model.read(trace)
-    return Captured(losses.detach(), outputs, watcher.uses)
+    return losses.detach(), model.read(trace), watcher.uses
 
 
 def _asks(func: Callable[..., Any]) -> bool:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lightning_inf.model.drawing import Seen
 from lightning_inf.model.losses import OBSERVED, LossCall, take_apart
+
+
+@dataclass
+class Trace:
+    """One run of the user's step: what it returned, the loss calls and the random numbers it made."""
+
+    returned: Any
+    calls: list[LossCall] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
 
 
 class LossObserver(TorchFunctionMode):

@@ -1,7 +1,9 @@
-"""What is differentiated, ascended and differenced: the loss, or the log-odds of the given label."""
+"""What a model says of samples, and what of it is differentiated: the loss, or the log-odds of the given label."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,6 +11,33 @@ from torch import Tensor
 
 #: The ``loss``, or for single-label classifiers the ``margin``: the log-odds of the given label.
 Output: TypeAlias = Literal["loss", "margin"]
+
+
+@dataclass
+class Outputs:
+    """What a model says of B samples.
+
+    Attributes:
+        loss: The loss of each sample, shape ``(B,)``.
+        logits: For single-label classifiers, shape ``(B, C)``.
+        target: For single-label classifiers, class indices of shape ``(B,)``; outside ``[0, C)`` where ignored.
+    """
+
+    loss: Tensor
+    logits: Tensor | None = None
+    target: Tensor | None = None
+
+
+def mean_outputs(found: Sequence[Outputs]) -> Outputs:
+    """Average what a model says of the same samples in several draws."""
+    if len(found) == 1:
+        return found[0]
+    logits = [one.logits for one in found if one.logits is not None]
+    return Outputs(
+        torch.stack([one.loss for one in found]).mean(dim=0),
+        torch.stack(logits).mean(dim=0) if len(logits) == len(found) else None,
+        found[0].target,
+    )
 
 
 def log_odds(logits: Tensor, target: Tensor) -> Tensor:

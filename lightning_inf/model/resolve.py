@@ -20,6 +20,8 @@ from lightning_inf.model.checks import (
     close,
     constant,
 )
+from lightning_inf.model.drawing import Seen
+from lightning_inf.model.draws import named, settle_draws
 from lightning_inf.model.observe import step_loss
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
@@ -27,17 +29,20 @@ from lightning_inf.model.weights import Weights
 _CHECKED = 16
 
 
-def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleModel:
+def resolve(module: LightningModule, batches: Batches, samples: int, draws: int = 1) -> SampleModel:
     """Find the mode in which the module's loss comes apart into losses of samples, and prove it on real ones.
 
     Two checks, at a relative tolerance of 1e-5, on up to 16 samples spread over the data: the (weighted) mean of the
     samples' losses reproduces the loss of ``training_step``, and half of the batch, collated alone, gives half of the
-    losses. ``influence_step`` needs the second only.
+    losses. ``influence_step`` needs the second only. Where the step draws random numbers, the rest of the batch in reverse
+    order must have its losses, too.
 
     Args:
         module: The isolated stand-in.
-        batches: Makes a batch of the training samples with the given indices.
+        batches: Makes a batch of the training samples with the given indices; with their keys, where random numbers
+            are to be theirs.
         samples: How many training samples there are.
+        draws: Over how many draws of random numbers losses are averaged, where there are any.
 
     Returns:
         The model as a function, in the first mode of ``influence_step``, ``observed``, ``replaced``, ``single`` that
@@ -54,6 +59,8 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
         try:
             check_hook(model, weights, batches, indices)
             check_moves(model, weights, batches, indices)
+            with torch.no_grad():
+                settle_draws(model, weights, batches, indices, draws)
         except Unfit as reason:
             raise MisconfigurationException(f"`influence_step` of {_name(module)}: {reason}") from reason
         return model
@@ -62,19 +69,25 @@ def resolve(module: LightningModule, batches: Batches, samples: int) -> SampleMo
             f"{_name(module)} uses manual optimization, so its `training_step` steps the optimizer and can't be used to"
             f" compute losses. {_REMEDY}"
         )
-    _run_once(SampleModel(module), weights, batches, indices)
+    seen = _run_once(SampleModel(module), weights, batches, indices)
     reasons = []
     for attempt in (_observed, _replaced, _single):
         try:
             with torch.no_grad():
                 model = attempt(module, weights, batches, indices)
                 check_moves(model, weights, batches, indices)
+                settle_draws(model, weights, batches, indices, draws)
                 return model
         except Unfit as reason:
             reasons.append(f"- {attempt.__doc__}: {reason}")
     raise MisconfigurationException(
         f"The loss of {_name(module)}.training_step can't be taken apart into the losses of single samples.\n"
         + "\n".join(reasons)
+        + (
+            f"\nIt draws random numbers ({named(seen)}), which must have the samples as first dimension."
+            if seen
+            else ""
+        )
         + f"\n{_REMEDY}"
     )
 
@@ -170,23 +183,24 @@ def _single(module: LightningModule, weights: Weights, batches: Batches, indices
     return model
 
 
-def _run_once(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> None:
-    """Run the step as it is, so that its own failure is reported as such."""
+def _run_once(model: SampleModel, weights: Weights, batches: Batches, indices: list[int]) -> list[Seen]:
+    """Run the step as it is, so that its own failure is reported as such; return its calls of random functions."""
     batch = batches(indices)
     try:
         with torch.no_grad():
-            returned = model.trace(weights.trainable, weights.fixed, batch).returned
+            trace = model.trace(weights.trainable, weights.fixed, batch)
     except Exception as error:
         raise MisconfigurationException(
             f"{_name(model.module)}.training_step failed on a batch of {len(indices)} samples in eval mode:"
             f" {type(error).__name__}: {error}\nIts batches must have the form that the train dataloader yields."
             f" (indices {indices[0]}..{indices[-1]}). {_REMEDY}"
         ) from error
-    if step_loss(returned) is None:
+    if step_loss(trace.returned) is None:
         raise MisconfigurationException(
-            f"{_name(model.module)}.training_step returned {type(returned).__name__}; expected a loss tensor or a dict"
-            f" with the key `loss`. {_REMEDY}"
+            f"{_name(model.module)}.training_step returned {type(trace.returned).__name__}; expected a loss tensor or a"
+            f" dict with the key `loss`. {_REMEDY}"
         )
+    return trace.seen
 
 
 def _spread(samples: int) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,40 +13,19 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lightning_inf.containers import rows
-from lightning_inf.model.losses import LossCall
-from lightning_inf.model.observe import LossObserver, step_loss
-from lightning_inf.model.output import Output, log_odds
+from lightning_inf.keyed import Keyed
+from lightning_inf.model.drawing import Drawing
+from lightning_inf.model.observe import LossObserver, Trace, step_loss
+from lightning_inf.model.output import Output, Outputs, log_odds, mean_outputs
 from lightning_inf.model.replay import Recorder, Replay
 from lightning_inf.model.step import Step, slots
 from lightning_inf.model.trunk import Trunk
 from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.randomness import seed_all
 
 #: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
 #: at a time.
 Mode = Literal["influence_step", "observed", "replaced", "single"]
-
-
-@dataclass
-class Outputs:
-    """What a model says of B samples.
-
-    Attributes:
-        loss: The loss of each sample, shape ``(B,)``.
-        logits: For single-label classifiers, shape ``(B, C)``.
-        target: For single-label classifiers, class indices of shape ``(B,)``; outside ``[0, C)`` where ignored.
-    """
-
-    loss: Tensor
-    logits: Tensor | None = None
-    target: Tensor | None = None
-
-
-@dataclass
-class Trace:
-    """One run of the user's step: what it returned, and the loss calls it made."""
-
-    returned: Any
-    calls: list[LossCall] = field(default_factory=list)
 
 
 class SampleModel:
@@ -65,6 +43,11 @@ class SampleModel:
         tokens: Whether :meth:`losses` gives each token's part of the loss; see :mod:`~lightning_inf.model.tokens`.
         math_attention: Whether forward-mode derivatives need the math kernel of attention, once that was found out.
         sequences: Whether the loss call's rows are the positions of the batch's samples, one sample after the other.
+        random: Whether the step draws random numbers; they are then the samples' own.
+        draws: D, over how many draws of a step's random numbers losses and outputs are averaged.
+        draw: Which draw a single run takes.
+        tied: By call of a random function, whether its numbers have the batch as first dimension; None to judge each
+            by its present size.
         trunk: What the present batch's runs share.
     """
 
@@ -76,11 +59,16 @@ class SampleModel:
         self.averaged = False
         self.tokens = False
         self.math_attention = False
+        self.random = False
+        self.draws = 1
+        self.draw = 0
+        self.tied: tuple[bool, ...] | None = None
         self.notes: list[str] = []
         self.loss_name = "influence_step" if mode == "influence_step" else "training_step"
         self._step = Step(module, "influence_step" if mode == "influence_step" else "training_step")
         self.trunk = Trunk()
         self._writes_buffers: bool | None = None
+        self._single: list[SampleModel] | None = None
         self._slots = slots(self._step, module)
         self._parts = [vars(part) for part in module.modules()]
         self._parameters = [name for name, _ in module.named_parameters()]
@@ -93,16 +81,33 @@ class SampleModel:
             batch: A batch on the weights' device; of one sample in mode ``single``.
 
         Returns:
-            Losses and, for single-label classifiers, logits and targets.
+            Losses and, for single-label classifiers, logits and targets; means over the draws.
         """
-        return self.read(self.trace(weights.trainable, weights.fixed, batch))
+        return mean_outputs([one.read(one.trace(weights.trainable, weights.fixed, batch)) for one in self.apart()])
 
     def losses(self, trainable: Vector, fixed: Vector, batch: Any) -> Tensor:
         """Compute the losses alone, shape ``(B,)``; differentiable, and safe under ``jvp``, ``grad`` and ``vmap``.
 
         Of a model that gives another output (see :meth:`giving`) it is that output.
         """
-        return self.objective(self.trace(trainable, fixed, batch))
+        found = [one.objective(one.trace(trainable, fixed, batch)) for one in self.apart()]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+
+    def apart(self) -> list[SampleModel]:
+        """Return the model of each draw; the mean of their losses is :meth:`losses`."""
+        if self.draws == 1:
+            return [self]
+        if self._single is None:
+            self._single = [copy.copy(self) for _ in range(self.draws)]
+            for draw, one in enumerate(self._single):
+                one.draw, one._single = draw, [one]
+        return self._single
+
+    def drawing(self, draws: int) -> SampleModel:
+        """Return the same model with its losses averaged over other draws."""
+        other = copy.copy(self)
+        other.draws, other._single = draws, None
+        return other
 
     def objective(self, trace: Trace) -> Tensor:
         """Read the losses off a run, or what stands in their place; shape ``(B,)``."""
@@ -132,7 +137,7 @@ class SampleModel:
         if output == self.output:
             return self
         other = copy.copy(self)
-        other.output = output
+        other.output, other._single = output, None
         return other
 
     def read(self, trace: Trace, look: bool = True) -> Outputs:
@@ -190,6 +195,8 @@ class SampleModel:
         """
         if not self.trunk.wanted or self.mode == "single" or self.trunk.of(weights.fixed, batch) is not None:
             return
+        if self.draws > 1:  # each draw has a trunk of its own
+            return
         others = [weights.fixed[name] for name in self._parameters if name in weights.fixed]
         if not others or any(part["training"] for part in self._parts):
             return
@@ -236,11 +243,16 @@ class SampleModel:
             self.mode == "replaced" if replace is None else replace,
         )
         samples = rows(batch) if self.sequences else None
+        drawing = None
+        if isinstance(batch, Keyed):
+            drawing = Drawing(batch.keys, self.draw, self.draws, self.tied)
+            batch, modes = batch.batch, [*modes, drawing]
+            seed_all(self.draw)  # for what no mode sees: NumPy, Python, other functions of torch
         with self._stateless(), LossObserver(replace, once, samples) as observer:
-            returned = functional_call(self._step, named, (batch, modes), tie_weights=False)
+            returned = functional_call(self._step, named, (batch, modes, self.draw), tie_weights=False)
         if versions is not None:
             self._writes_buffers = versions != [tensor._version for tensor in fixed.values()]
-        return Trace(returned, observer.calls)
+        return Trace(returned, observer.calls, [] if drawing is None else drawing.seen)
 
     @contextlib.contextmanager
     def _stateless(self) -> Iterator[None]:

@@ -23,13 +23,14 @@ class Step(nn.Module):
         self.takes_index = len(parameters) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
         self.train(inner.training)
 
-    def forward(self, batch: Any, modes: Sequence[contextlib.AbstractContextManager[Any]]) -> Any:
-        """Run the step within modes, the last of them nearest to it."""
+    def forward(self, batch: Any, modes: Sequence[contextlib.AbstractContextManager[Any]], draw: int = 0) -> Any:
+        """Run the step within modes, the last of them nearest to it; ``influence_step`` is told the draw."""
+        index = draw if self.hook == "influence_step" else 0
         step = getattr(self.inner, self.hook)
         with contextlib.ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
-            return step(batch, 0) if self.takes_index else step(batch)
+            return step(batch, index) if self.takes_index else step(batch)
 
 
 def slots(step: nn.Module, module: nn.Module) -> dict[str, str]:

@@ -168,7 +168,9 @@ class Preconditioner:
     def _prepare(self, scene: Scene, checkpoint: Checkpoint) -> Inverse:
         if scene.training is None:
             raise Unavailable("there are no training samples to take the curvature over")
-        curvature = Curvature(scene.model, scene.weights(checkpoint), scene.training, self.damping, self.subset)
+        # One draw a sample: the curvature is a mean over samples and draws alike, so more samples serve it better.
+        model = scene.model.drawing(1)
+        curvature = Curvature(model, scene.weights(checkpoint), scene.training, self.damping, self.subset)
         # Whether there is a damping decides what has to be taken; how large it is comes in afterwards.
         key = digest("curvature", self.solver.key, self.subset, self.damping is None, checkpoint.key)
         statistics = scene.keep(key, lambda: self.solver.statistics(curvature), device_of(curvature.weights))

@@ -127,11 +127,13 @@ class Scene:
         loss_sum = 0.0
         with torch.enable_grad():
             for _, batch in self._batches(target):
-                loss = self.model.losses(leaves, weights.fixed, batch).sum()
-                for name, grad in zip(leaves, _grad(loss, list(leaves.values())), strict=True):
-                    if grad is not None:
-                        total[name] += grad
-                loss_sum += float(loss.detach())
+                draws = self.model.apart()
+                for model in draws:  # one graph at a time
+                    loss = model.losses(leaves, weights.fixed, batch).sum() / len(draws)
+                    for name, grad in zip(leaves, _grad(loss, list(leaves.values())), strict=True):
+                        if grad is not None:
+                            total[name] += grad
+                    loss_sum += float(loss.detach())
         count = len(target.indices)
         return {name: tensor / count for name, tensor in total.items()}, loss_sum / count
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.beliefs import Bank
-from lightning_inf.model.sample_model import Outputs
+from lightning_inf.model.output import Outputs
 from lightning_inf.model.weights import Vector
 
 #: Up to this many classes all probabilities are kept, else the largest.

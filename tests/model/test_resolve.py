@@ -17,8 +17,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_inf import InfluenceMixin
 from lightning_inf.model.isolate import isolated
+from lightning_inf.model.output import Outputs
 from lightning_inf.model.resolve import resolve
-from lightning_inf.model.sample_model import Outputs, SampleModel
+from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ways import Ways
