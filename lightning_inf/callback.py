@@ -61,7 +61,8 @@ class InfluenceCallback(Callback):
         methods: The estimators, by default ``[LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(),
             SelfInfluence()]``.
         checkpoints: A directory, glob or list of ``.ckpt`` files that an earlier run saved, to be analysed in place of
-            captured ones.
+            captured ones. A list with directories or globs is of several runs in the order of training, such as
+            ``["pretrained.ckpt", "finetuned/*.ckpt"]``.
         known_issues: Samples known to be mislabelled, to judge the rankings by: indices, or the name of an attribute of
             the training dataset that holds indices or one boolean a sample.
         groups: What each training sample belongs to, such as its source or labeller: one value a sample, the name of an
@@ -335,7 +336,9 @@ class InfluenceCallback(Callback):
         found = find(where, trusted)
         if final is not None:
             chosen = Checkpoint.read(final, trusted)
-            found = [c for c in found if c.key != chosen.key and c.step <= chosen.step] + [chosen]
+            # Who lists them wants them all: steps of several runs, such as pretraining and fine-tuning, can't be compared.
+            listed = not isinstance(where, (str, Path))
+            found = [c for c in found if c.key != chosen.key and (listed or c.step <= chosen.step)] + [chosen]
         seconds = self.fitting.captures.epoch_seconds or epoch_seconds(where)
         # Of the run that the checkpoints belong to, which may be another than the one that is written to.
         earlier = run_directory(where) if isinstance(where, (str, Path)) else run_directory(final) if final else None

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.recording.recorded import Recorded
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, SelfAscentAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, RenormalizedAt, SelfAscentAt
 
 
 @dataclass
@@ -82,7 +82,13 @@ def announce(account: Account, scored: int) -> None:
 
 def backend(measurements: Sequence[Any], used: Mapping[str, str]) -> str:
     """Name how a method's measurements were answered."""
-    for kind, column in ((DerivativeAt, "derivative"), (GradientNormAt, "squared_norm"), (SelfAscentAt, "rise")):
+    columns = (
+        (DerivativeAt, "derivative"),
+        (RenormalizedAt, "derivative"),
+        (GradientNormAt, "squared_norm"),
+        (SelfAscentAt, "rise"),
+    )
+    for kind, column in columns:
         if any(isinstance(m, kind) for m in measurements):
             return used.get(column, "forward passes")
     return "forward passes"

@@ -21,26 +21,47 @@ from lightning_inf.files import Damaged, read_sealed
 def find(
     where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], trusted: Sequence[Any] = ()
 ) -> list[Checkpoint]:
-    """Read the checkpoints of a directory, a glob or a list of files, in the order of training.
+    """Read the checkpoints of a directory, a glob or a list, in the order of training.
+
+    Steps are counted from zero in every run, so they can't tell that pretraining came before fine-tuning. A list that
+    names a directory or a glob is of several runs in the order of its entries, a file being a run of its own.
 
     Args:
-        where: A directory (the captures it lists, else all its ``.ckpt`` files), a glob, or files.
+        where: A directory (the captures it lists, else all its ``.ckpt`` files), a glob, or a list: of files of one run, or
+            of directories, globs and files of several.
         trusted: See :func:`~lightning_inf.checkpoints.checkpoint.load`.
 
     Returns:
-        One checkpoint a step; of several files at one step with the same weights the first by name.
+        One checkpoint a step and run; of several files at one step with the same weights the first by name.
 
     Raises:
         MisconfigurationException: If there is none.
     """
-    read = [Checkpoint.read(path, trusted) for path in files(where)]
-    unique = {(checkpoint.step, checkpoint.key): checkpoint for checkpoint in reversed(read)}
-    return sorted(unique.values(), key=lambda c: (c.step, c.epoch, str(c.path)))
+    found: dict[str, Checkpoint] = {}
+    for run in runs(where):
+        read = [Checkpoint.read(path, trusted) for path in run]
+        unique = {(checkpoint.step, checkpoint.key): checkpoint for checkpoint in reversed(read)}
+        for checkpoint in sorted(unique.values(), key=lambda c: (c.step, c.epoch, str(c.path))):
+            found.setdefault(checkpoint.key, checkpoint)
+    return list(found.values())
+
+
+def runs(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[list[Path]]:
+    """List the checkpoint files of each run that is named; raises as :func:`find` does."""
+    if isinstance(where, (str, os.PathLike)) or not any(_names_several(part) for part in where):
+        return [files(where)]
+    return [files(part) if _names_several(part) else files([part]) for part in where]
+
+
+def _names_several(part: str | os.PathLike[str]) -> bool:
+    return not Path(part).is_file() and (Path(part).is_dir() or glob.has_magic(str(part)))
 
 
 def files(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """List checkpoint files without reading them; raises as :func:`find` does."""
     if not isinstance(where, (str, os.PathLike)):
+        if any(_names_several(part) for part in where):
+            return [path for run in runs(where) for path in run]
         paths = [Path(p) for p in where]
         missing = [str(p) for p in paths if not p.is_file()]
         if missing or not paths:

@@ -13,13 +13,13 @@ from lightning_inf.methods.method import Answers, Estimates, Method, Question, S
 from lightning_inf.model.output import Output
 from lightning_inf.probes.gradient import Gradient
 from lightning_inf.probes.optimizer import Optimizer, require_optimizer_state
-from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, RenormalizedAt
 
 #: What a gradient product is divided by.
-Normalize = Literal["none", "cosine", "relatif"]
+Normalize = Literal["none", "cosine", "relatif", "retrac"]
 
 #: A checkpoint's term: the product, and the length of each sample's gradient where it is divided by.
-Term = tuple[DerivativeAt, GradientNormAt | None]
+Term = tuple[DerivativeAt | RenormalizedAt, GradientNormAt | None]
 
 
 class TracIn(Method):
@@ -33,7 +33,11 @@ class TracIn(Method):
     A few samples with large gradients lead every list of plain products. ``normalize="cosine"`` (GradCos) takes
     :math:`\sum_c \eta_c \langle g_i, g \rangle / (\lVert g_i \rVert \lVert g \rVert)`, in which each checkpoint counts
     with its learning rate alone and a copy of a reference comes first; ``normalize="relatif"`` divides by
-    :math:`\lVert g_i \rVert` only (theta-RelatIF of Barshan et al., AISTATS 2020, with identity curvature). A
+    :math:`\lVert g_i \rVert` only (theta-RelatIF of Barshan et al., AISTATS 2020, with identity curvature). In a
+    diffusion model the length of a gradient is mostly that of its timestep: ``normalize="retrac"`` divides under each draw
+    of timestep and noise by the length there, :math:`\frac{1}{D} \sum_k \langle g_{ik}, g \rangle / \lVert g_{ik}
+    \rVert`, so that all timesteps count alike (the re-normalisation of Diffusion-ReTrac, Xie et al., TMLR 2024); of a
+    step without random numbers it is the same as ``relatif``. A
     checkpoint at which a sample's gradient vanishes adds nothing to that sample's sum; a sample whose gradients vanish
     at all of them is null.
 
@@ -43,7 +47,7 @@ class TracIn(Method):
     trained with. These need ``InfluenceCallback(optimizer_state=True)``, or full checkpoints of Lightning.
 
     Args:
-        normalize: What a product is divided by: nothing, both lengths, or the sample's.
+        normalize: What a product is divided by: nothing, both lengths, the sample's, or the sample's draw by draw.
         optimizer: Which optimiser the gradients are seen through.
         output: What is differentiated: the ``loss``, or for single-label classifiers the ``margin``.
         name: The column's name.
@@ -87,7 +91,12 @@ class TracIn(Method):
         if self.normalize == "none" and self.optimizer == "sgd":
             equation = f"sum over checkpoints of lr * <grad {one}, grad {all_of_them}> (Eq. 7)"
         else:
-            below = {"none": "", "cosine": f" / (|grad {one}| |g|)", "relatif": f" / |grad {one}|"}[self.normalize]
+            below = {
+                "none": "",
+                "cosine": f" / (|grad {one}| |g|)",
+                "relatif": f" / |grad {one}|",
+                "retrac": f" / |grad {one}|, draw by draw",
+            }[self.normalize]
             factor = {
                 "sgd": "",
                 "momentum": "1 / (1 - mu) ",
@@ -116,6 +125,8 @@ class TracIn(Method):
         """Say what is asked for at one checkpoint."""
         unit = self.normalize == "cosine"
         along = Gradient(checkpoint, target, checkpoint.learning_rate, self.output, self.optimizer, unit)
+        if self.normalize == "retrac":
+            return RenormalizedAt(checkpoint, along, self.output), None
         length = None if self.normalize == "none" else GradientNormAt(checkpoint, output=self.output)
         return DerivativeAt(checkpoint, along, self.output), length
 
@@ -124,6 +135,11 @@ class TracIn(Method):
         found, known = Estimates(), np.zeros(len(indices), dtype=bool)
         for product, length in terms:
             if product.key not in answers:
+                continue
+            if isinstance(product, RenormalizedAt):
+                found_here = answers[product.key]["renormalized"]
+                known |= ~np.isnan(found_here)
+                found.add(np.nan_to_num(found_here, nan=0.0, posinf=np.inf, neginf=-np.inf))
                 continue
             derivative = answers[product.key]["derivative"].astype(np.float64)
             if length is None:

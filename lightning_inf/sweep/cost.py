@@ -18,7 +18,15 @@ from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.describe import describe
 from lightning_inf.sweep.displaced import losses_at
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.measurements import BeliefsAt, DerivativeAt, GradientNormAt, LossAt, OutputsAt, SelfAscentAt
+from lightning_inf.sweep.measurements import (
+    BeliefsAt,
+    DerivativeAt,
+    GradientNormAt,
+    LossAt,
+    OutputsAt,
+    RenormalizedAt,
+    SelfAscentAt,
+)
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.timing import REPEATS, time_ways
 from lightning_inf.sweep.timing import seconds_of as _seconds
@@ -92,8 +100,8 @@ class UnitCosts:
 
 def asked_of(point: Point) -> tuple[int, bool]:
     """Say how many derivatives are asked at a set of weights, and whether lengths of gradients are."""
-    along = sum(isinstance(m, DerivativeAt) for m in point.measurements)
-    return along, any(isinstance(m, GradientNormAt) for m in point.measurements)
+    along = sum(isinstance(m, (DerivativeAt, RenormalizedAt)) for m in point.measurements)
+    return along, any(isinstance(m, (GradientNormAt, RenormalizedAt)) for m in point.measurements)
 
 
 def measure(
@@ -141,7 +149,7 @@ def _time(
 ) -> UnitCosts:
     """Time the work on the second batch, once the first has warmed it up."""
     everything = asked is None
-    differentiated = everything or bool({DerivativeAt, GradientNormAt, SelfAscentAt} & set(asked or ()))
+    differentiated = everything or bool({DerivativeAt, GradientNormAt, RenormalizedAt, SelfAscentAt} & set(asked or ()))
     (_, warm), (part, batch) = batches
     model = evaluator.model
     with torch.no_grad():

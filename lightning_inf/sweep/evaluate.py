@@ -20,6 +20,7 @@ from lightning_inf.sweep.measurements import (
     GradientNormAt,
     LossAt,
     Measurement,
+    RenormalizedAt,
     SelfAscentAt,
 )
 from lightning_inf.sweep.self_ascent import positions, rises
@@ -49,6 +50,7 @@ class Evaluator:
     _displaces: bool = True
     _others: dict[Output, Evaluator] = field(default_factory=dict)
     _differentiator: Differentiator | None = None
+    _by_draw: list[Differentiator] = field(default_factory=list)
 
     @property
     def differentiator(self) -> Differentiator:
@@ -84,7 +86,8 @@ class Evaluator:
     def forget(self) -> None:
         """Let go of what was prepared for a pass."""
         for evaluator in (self, *self._others.values()):
-            evaluator.differentiator.forget()
+            for differentiator in (evaluator.differentiator, *evaluator._by_draw):
+                differentiator.forget()
 
     def __call__(
         self,
@@ -115,6 +118,10 @@ class Evaluator:
             same = [m for m in measurements if m.output == output]
             evaluator = self.giving(output)
             answers |= evaluator._answer(weights, same, vectors, batch, size, indices)
+            even = [m for m in same if isinstance(m, RenormalizedAt) and m.tangent.key in vectors]
+            if even:
+                columns = evaluator._renormalized(weights, [vectors[m.tangent.key] for m in even], batch, size)
+                answers |= {m.key: {"renormalized": column} for m, column in zip(even, columns, strict=True)}
             for measurement in same:
                 if isinstance(measurement, SelfAscentAt):
                     answers[measurement.key] = evaluator._self_ascent(weights, measurement, batch, size, indices)
@@ -176,6 +183,26 @@ class Evaluator:
             assert found.derivatives is not None
             answers[measurement.key] = {"derivative": found.derivatives[:, j]}
         return answers
+
+    def _renormalized(self, weights: Weights, tangents: list[Vector], batch: Any, size: int) -> list[Tensor]:
+        """Divide each draw's products by the length of its gradient; a column a tangent."""
+        draws = self.model.apart()
+        if len(self._by_draw) != len(draws):
+            self._by_draw = [Differentiator(one, self.backend, self.ways, self.used, self.notes) for one in draws]
+        total = torch.zeros(size, len(tangents), dtype=torch.float64)
+        known = torch.zeros(size, dtype=torch.bool)
+        for differentiator in self._by_draw:
+            differentiator.ways = self.ways
+            found = differentiator.answer(weights, tangents, [None], batch, size)
+            assert found.derivatives is not None
+            lengths = found.norms[0].double().sqrt().cpu()
+            moves = lengths != 0  # a length that is not finite stays: the sample is to be reported
+            total += (
+                torch.where(moves, 1 / torch.where(moves, lengths, 1.0), 0.0)[:, None]
+                * found.derivatives.double().cpu()
+            )
+            known |= moves
+        return [torch.where(known, column / len(draws), torch.nan) for column in total.unbind(dim=1)]
 
     def _self_ascent(
         self, weights: Weights, measurement: SelfAscentAt, batch: Any, size: int, indices: Sequence[int]

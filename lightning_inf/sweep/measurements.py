@@ -88,6 +88,27 @@ class GradientNormAt:
 
 
 @dataclass(frozen=True)
+class RenormalizedAt:
+    r"""The derivative along a tangent with each draw's gradient at length 1. Column ``renormalized``.
+
+    .. math:: \frac{1}{D} \sum_k \langle \nabla \ell_{ik}, v \rangle / \lVert \nabla \ell_{ik} \rVert
+
+    :math:`\ell_{ik}` is the sample's loss under the k-th draw of random numbers, in a diffusion model at the k-th
+    timestep. A draw whose gradient vanishes adds nothing; NaN where all of them do.
+    """
+
+    checkpoint: Checkpoint
+    tangent: Direction
+    output: Output = "loss"
+    moved = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: equal measurements are made once."""
+        return digest("renormalized", self.checkpoint.key, self.tangent.key, self.output)
+
+
+@dataclass(frozen=True)
 class SelfAscentAt:
     r"""How each sample's loss answers to K steps of ascent on itself. Column ``rise``.
 
@@ -140,7 +161,9 @@ class BeliefsAt:
         return digest("beliefs", self.checkpoint.key, self.neighbourhood.key)
 
 
-Measurement: TypeAlias = "LossAt | OutputsAt | DerivativeAt | GradientNormAt | SelfAscentAt | BeliefsAt"
+Measurement: TypeAlias = (
+    "LossAt | OutputsAt | DerivativeAt | GradientNormAt | RenormalizedAt | SelfAscentAt | BeliefsAt"
+)
 
 
 def directions(measurement: Measurement) -> list[Direction]:

@@ -65,6 +65,27 @@ def test_a_directory_a_glob_and_a_list(ours: Path) -> None:
     assert len({c.key for c in by_directory}) == 3
 
 
+def test_runs_are_taken_in_the_order_in_which_they_are_named(ours: Path, tmp_path: Path) -> None:
+    """Steps are counted from zero in every run: those of a long pretraining come before those of a short fine-tuning."""
+    pretrained = find(ours)[-1].path
+    tuned = tmp_path / "tuned"
+    for step in (1, 2):
+        content = torch.load(pretrained, weights_only=True)
+        content["state_dict"] = {name: tensor + step for name, tensor in content["state_dict"].items()}
+        content["global_step"] = step
+        content.get("influence", {})["step"] = step
+        tuned.mkdir(exist_ok=True)
+        torch.save(content, tuned / f"{3 - step}.ckpt")
+    expected = [find(pretrained)[0].step, 1, 2]
+    assert expected[0] > 2
+    assert [c.step for c in find([pretrained, tuned])] == expected
+    assert [c.step for c in find([pretrained, tuned / "*.ckpt"])] == expected
+    assert [c.step for c in find([tuned, pretrained])] == [1, 2, expected[0]]
+    assert [c.step for c in find([pretrained, *tuned.iterdir()])] == [1, 2, expected[0]]  # files of one run
+    with pytest.raises(MisconfigurationException, match="nowhere"):
+        find([pretrained, tmp_path / "nowhere" / "*.ckpt"])
+
+
 def test_the_manifest_says_what_counts(ours: Path, tmp_path: Path) -> None:
     directory = copy(ours, tmp_path / "c")
     first = sorted(directory.glob("*.ckpt"))[0]
