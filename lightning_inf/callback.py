@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_inf.analysis.preflight import check_optimizer_state, check_strategy, complete, examined
 from lightning_inf.analysis.run import analyze
-from lightning_inf.analysis.settings import DRAWS, Settings, default_methods
+from lightning_inf.analysis.settings import Settings, default_methods
 from lightning_inf.analysis.together import (
     check_directory,
     error_file,
@@ -30,6 +30,7 @@ from lightning_inf.checkpoints.find import epoch_seconds, files, find, run_direc
 from lightning_inf.data.chunks import CHUNK
 from lightning_inf.data.identity import fingerprint
 from lightning_inf.fitting import CHECKPOINTS, Fitting, Left
+from lightning_inf.keyed import DRAWS
 from lightning_inf.methods.method import Method
 from lightning_inf.recording.planting import Planting
 from lightning_inf.recording.recorder import Recorder

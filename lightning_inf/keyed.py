@@ -21,6 +21,9 @@ from torch.utils._pytree import register_pytree_node
 #: Raise it when the numbers change: what was computed with the old ones then doesn't count.
 STREAMS_VERSION = 1
 
+#: Over how many draws a sample's loss is averaged unless the user says otherwise.
+DRAWS = 8
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = (1 << 64) - 1

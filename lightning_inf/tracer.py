@@ -21,6 +21,7 @@ from lightning_inf.data.references import References
 from lightning_inf.data.sources import given_samples
 from lightning_inf.data.texts import pieces, tokenizer_of
 from lightning_inf.data.training import TrainingBatches
+from lightning_inf.keyed import DRAWS, Keys
 from lightning_inf.methods.by_token import TokenScores, token_scores
 from lightning_inf.methods.forward_inf import ForwardINF
 from lightning_inf.methods.method import Method
@@ -52,6 +53,9 @@ class Tracer:
         batch_size: Samples in a batch; None for the loader's, or 64.
         learning_rate: For checkpoints that don't say which was in force.
         backend: How derivatives are taken, as in ``InfluenceCallback``.
+        draws: Over how many draws a sample's loss is averaged where the training step draws random numbers, as in
+            ``InfluenceCallback``.
+        seed: Of those numbers.
         device: Where it works.
         trusted_globals: Classes or functions that checkpoints may contain besides tensors.
 
@@ -84,6 +88,8 @@ class Tracer:
         batch_size: int | None = None,
         learning_rate: float | Sequence[float] | None = None,
         backend: Backend = "auto",
+        draws: int = DRAWS,
+        seed: int = 0,
         device: str | torch.device = "cpu",
         trusted_globals: Sequence[Any] = (),
     ) -> None:
@@ -94,7 +100,10 @@ class Tracer:
         stand_in = self._stack.enter_context(isolated(model)).to(device)
         self._names = chosen_names(stand_in, parameters)
         self._transfer = ToDevice(None, stand_in, torch.device(device))
-        self.model = resolve(stand_in, lambda indices: fetch(self.samples, indices, self._transfer), len(self.samples))
+        keyed = replace(self.samples, keys=Keys(seed, "training"))
+        self.model = resolve(stand_in, lambda indices: fetch(keyed, indices, self._transfer), len(self.samples), draws)
+        if self.model.random:
+            self.samples = keyed
         self._loaded: dict[str, Weights] = {}
         if checkpoints is None:
             own = Checkpoint(Path("the module's own weights"), -1, 0, None, fingerprint(stand_in.state_dict()))
@@ -219,7 +228,7 @@ class Tracer:
 
     def _references(self, queries: Sequence[Any] | Dataset[Any]) -> References:
         dataset: Any = queries if isinstance(queries, Dataset) else _Items(queries)
-        samples = replace(self.samples, dataset=dataset, origin="queries")
+        samples = replace(self.samples, dataset=dataset, origin="queries").as_references()
         return References.choose(samples, self._transfer, self._trial.training.batch_size, 0, limit=len(samples))
 
     def _asking(self, references: References, candidates: Sequence[int] | np.ndarray | None) -> Trial:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_inf.data.chunks import CHUNK
 from lightning_inf.data.relabelled import Calibration
+from lightning_inf.keyed import DRAWS
 from lightning_inf.methods.forward_inf import ForwardINF
 from lightning_inf.methods.label_quality import LabelQuality
 from lightning_inf.methods.method import Method
@@ -18,9 +19,6 @@ from lightning_inf.methods.self_influence import SelfInfluence
 from lightning_inf.methods.tracin import TracIn
 from lightning_inf.methods.training_dynamics import TrainingDynamics
 from lightning_inf.sweep.ways import Backend
-
-#: Over how many draws of a step's random numbers losses are averaged unless the user says otherwise.
-DRAWS = 8
 
 #: Seconds that a budget counted in epochs is never below: nobody wants a poorer analysis to save less than a minute.
 LEAST_BUDGET = 60.0

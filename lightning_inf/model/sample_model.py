@@ -15,12 +15,13 @@ from torch.func import functional_call
 from lightning_inf.containers import rows
 from lightning_inf.keyed import Keyed
 from lightning_inf.model.drawing import Drawing
+from lightning_inf.model.losses import LossCall
 from lightning_inf.model.observe import LossObserver, Trace, step_loss
 from lightning_inf.model.output import Output, Outputs, log_odds, mean_outputs
 from lightning_inf.model.replay import Recorder, Replay
 from lightning_inf.model.step import Step, slots
 from lightning_inf.model.trunk import Trunk
-from lightning_inf.model.weights import Vector, Weights
+from lightning_inf.model.weights import Vector, Weights, tenth
 from lightning_inf.randomness import seed_all
 
 #: How the samples' losses are had: the user's hook, watching ``training_step``, replacing its reduction, or one sample
@@ -213,7 +214,7 @@ class SampleModel:
 
     def _differs(self, weights: Weights, batch: Any) -> str | None:
         """Compare a run from the trunk with one in full, at displaced weights; say what is wrong."""
-        moved = {name: tensor + _tenth(tensor) for name, tensor in weights.trainable.items()}
+        moved = {name: tensor + tenth(tensor) for name, tensor in weights.trainable.items()}
         with torch.no_grad():
             found = self._losses(self.trace(moved, weights.fixed, batch))
             expected = self._losses(self._run(moved, weights.fixed, batch))
@@ -292,13 +293,6 @@ class SampleModel:
         summed = call.reduction == "sum" and not self.averaged
         parts = call.positions if summed else call.positions / call.count.clamp(min=1).unsqueeze(1)
         return parts.flatten()
-
-
-def _tenth(tensor: Tensor) -> Tensor:
-    """Make a displacement of about a tenth of a parameter: another in each entry, so that none cancels out."""
-    size = float(tensor.square().mean().sqrt()) if tensor.numel() else 0.0
-    ramp = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype, device=tensor.device).reshape(tensor.shape)
-    return 0.1 * (size or 1.0) * ramp
 
 
 def device_of(weights: Weights) -> torch.device:

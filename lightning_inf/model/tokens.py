@@ -49,6 +49,7 @@ def by_token(model: SampleModel) -> SampleModel | None:
     if model.mode != "observed" or model.output != "loss":
         return None
     other = copy.copy(model)
+    other._single = None
     other.tokens = True
     return other
 

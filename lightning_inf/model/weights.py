@@ -151,3 +151,10 @@ def mean(vectors: Iterable[tuple[Vector, float]]) -> Vector:
             total[name] = total[name] + share * tensor if name in total else share * tensor
         weight += share
     return {name: tensor / weight for name, tensor in total.items()}
+
+
+def tenth(tensor: Tensor) -> Tensor:
+    """Make a displacement of about a tenth of a parameter: another in each entry, so that none cancels out."""
+    size = float(tensor.square().mean().sqrt()) if tensor.numel() else 0.0
+    ramp = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype, device=tensor.device).reshape(tensor.shape)
+    return 0.1 * (size or 1.0) * ramp

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from lightning_inf import DiagonalFisher, ForwardINF, InfluenceCallback, Preconditioner, TracIn, influence
+from lightning_inf import DiagonalFisher, ForwardINF, InfluenceCallback, Preconditioner, Tracer, TracIn, influence
 from lightning_inf.data.batches import fetch
 from lightning_inf.data.sources import Samples
 from lightning_inf.data.training import TrainingBatches
@@ -120,3 +120,18 @@ def test_training_samples_that_stand_in_as_references_have_other_numbers() -> No
     assert torch.equal(asked.batch[0], asking.batch[0])
     assert not (asked.keys == asking.keys).any()
     assert torch.equal(asking.keys, fetch(samples, [3, 4], lambda batch: batch).keys)
+
+
+def test_a_tracer_gives_the_same_scores(checkpoint: Path, tmp_path: Path) -> None:
+    """The callback asks all references together; a method of first order is linear in them."""
+    methods = [TracIn()]
+    callback = InfluenceCallback(
+        methods=list(methods), dirpath=str(tmp_path), learning_rate=1.0, draws=3, budget=None, on_error="raise"
+    )
+    influence(make_trainer(checkpoint.parent, callback), Denoiser(), *loaders(blobs(24)), ckpt_path=checkpoint)
+    expected = column(scores(tmp_path), "tracin")
+    with Tracer(Denoiser(), blobs(24), [checkpoint], learning_rate=1.0, draws=3, batch_size=5) as tracer:
+        found = tracer.scores(blobs(12, seed=1), methods[0])
+        few = tracer.scores(blobs(12, seed=1), methods[0], candidates=[20, 3])
+    np.testing.assert_allclose(found.mean(axis=0), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(few, found[:, [20, 3]], rtol=1e-4, atol=1e-6)
