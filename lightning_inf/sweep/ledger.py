@@ -20,7 +20,7 @@ from lightning_inf.sweep.plan import Pass
 from lightning_inf.sweep.schedule import absent
 
 #: Raise it when the numbers in a chunk change their meaning: old files then don't count.
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 
 #: One chunk's answers: by measurement, then by column.
 ChunkAnswers = dict[str, dict[str, np.ndarray]]
@@ -89,6 +89,8 @@ class Ledger:
     def discard_damaged(self, work: Pass) -> list[str]:
         """Remove files of a pass that are not what was written, so that they are made anew.
 
+        Where what is made before any chunk has gone, as from a directory that was copied in part, the pass begins anew.
+
         Returns:
             A sentence for each.
         """
@@ -101,7 +103,22 @@ class Ledger:
             except Damaged as error:
                 found.append(f"{error} It is made anew.")
                 self._remove(path)
+        if gone := self._gone(work):
+            found.append(
+                f"{gone} is not there, though files beside it are: the directory was copied in part. They are made anew."
+            )
+            shutil.rmtree(gone.parent, ignore_errors=True)
         return found
+
+    def _gone(self, work: Pass) -> Path | None:
+        """Name what was made before the first chunk and is missing beside what was made later."""
+        folder = self.folder(work)
+        if not any(name[0] != "." and name != _ASIDE for name in self.names(work)):
+            return None  # nothing, or no more than a process had written that was killed there
+        if not (folder / _REASONS).is_file():
+            return folder / _REASONS
+        promised = read_sealed(folder / _REASONS)["aside"]
+        return folder / _ASIDE if promised and not (folder / _ASIDE).is_file() else None
 
     def _remove(self, path: Path) -> None:
         """Remove a damaged file; with what is made before any chunk, the chunks."""
@@ -119,7 +136,7 @@ class Ledger:
         """Store a pass's directions while it runs; for good why some could not be made, and what stays of others."""
         if aside:
             self._save(work, _ASIDE, aside)
-        write_sealed(self.folder(work) / _REASONS, dict(unavailable))
+        write_sealed(self.folder(work) / _REASONS, {"unavailable": dict(unavailable), "aside": bool(aside)})
         # Last: where the directions are, all of this is.
         host = {key: {n: t.cpu() for n, t in vector.items()} for key, vector in vectors.items()}
         tensors.save(self.folder(work) / _VECTORS, host)
@@ -139,7 +156,7 @@ class Ledger:
     def unavailable(self, work: Pass) -> dict[str, str]:
         """Why directions of a pass could not be made, by their key."""
         path = self.folder(work) / _REASONS
-        return read_sealed(path) if path.is_file() else {}
+        return read_sealed(path)["unavailable"] if path.is_file() else {}
 
     def write_info(self, work: Pass, info: Mapping[str, Any]) -> None:
         """Store how a pass was answered: backends, notes, seconds."""

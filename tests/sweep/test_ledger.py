@@ -69,3 +69,22 @@ def test_leftovers_of_other_arguments_are_removed(ledger, work):
     ledger.keep_only([work])
     assert ledger.missing(work) == [1, 2]
     assert ledger.missing(other) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lost", ["unavailable.json", "aside.npz"])
+def test_a_pass_that_was_copied_in_part_begins_anew(ledger, work, lost):
+    """What is made before the first chunk can't be made again beside chunks that were made with it."""
+    ledger.write_vectors(work, {"d": {"w": torch.arange(3.0)}}, {"e": "vanishes"}, {"d": {"kept": np.ones(2)}})
+    ledger.write(work, 0, answers(work, 0.5))
+    assert ledger.discard_damaged(work) == []
+    assert ledger.missing(work) == [1, 2]
+    (ledger.folder(work) / lost).unlink()
+    (note,) = ledger.discard_damaged(work)
+    assert lost in note
+    assert ledger.missing(work) == [0, 1, 2]
+    assert ledger.read_vectors(work, torch.device("cpu")) is None
+
+
+def test_what_a_killed_process_had_written_so_far_is_no_copy_in_part(ledger, work):
+    ledger._save(work, "aside.npz", {"d": {"kept": np.ones(2)}})
+    assert ledger.discard_damaged(work) == []
