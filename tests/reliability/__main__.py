@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lightning_inf.files import write_json
-from tests.reliability import compatibility, damage, interrupts, kills
+from tests.reliability import compatibility, damage, interrupts, kills, same
 from tests.reliability.page import PAGES, RESULTS
 
 
@@ -79,8 +79,15 @@ def run_compatibility(root: Path, seed: int, scale: float) -> dict[str, Any]:
     return compatibility.run(root)
 
 
+def run_same(root: Path, seed: int, scale: float) -> dict[str, Any]:
+    """Analyse the same checkpoints in every way."""
+    with damage.quietly():
+        return {"trials": same.run(root)}
+
+
 PARTS: dict[str, Callable[[Path, int, float], dict[str, Any]]] = {
     "kills": run_kills,
+    "same": run_same,
     "damage": run_damage,
     "interrupts": run_interrupts,
     "compatibility": run_compatibility,

@@ -42,7 +42,12 @@ def reliability(results: Path = RESULTS) -> str:
         Markdown.
     """
     parts = [_RELIABILITY.format(results="`tests/reliability/results/`")]
-    for name, section in (("kills", _kills), ("damage", _damage), ("interrupts", _interrupts)):
+    for name, section in (
+        ("kills", _kills),
+        ("same", _same),
+        ("damage", _damage),
+        ("interrupts", _interrupts),
+    ):
         if (results / f"{name}.json").is_file():
             parts.append(section(read_json(results / f"{name}.json")))
     return "\n".join(part.strip() + "\n" for part in parts)
@@ -73,6 +78,63 @@ error, and it would not be on this page.
 
 {_table(head, rows)}
 """.replace(f"training of {len(phases)} parts, analysis, report", "training, analysis, report")
+
+
+def _same(found: dict[str, Any]) -> str:
+    trials = found["trials"]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for trial in trials:
+        way = trial["way"]
+        groups.setdefault((way["strategy"], way["world"], way["workers"], way["persistent"]), []).append(trial)
+    rows = []
+    for (strategy, world, workers, persistent), members in groups.items():
+        sizes = sorted({trial["way"]["batch_size"] for trial in members} - {None})
+        rows.append(
+            [
+                f"`{strategy}`" if strategy != "auto" else "one process",
+                world,
+                f"{workers}, persistent" if persistent else workers,
+                _numbers(sizes) if sizes else "by itself",
+                _numbers(sorted({trial["way"]["samples"] for trial in members})),
+                len(members),
+                f"{max(trial['apart'] for trial in members):.1e}",
+                sum(trial["moved"] for trial in members),
+                sum(bool(trial["wrong"]) for trial in members) or "none",
+            ]
+        )
+    head = [
+        "",
+        "processes",
+        "workers",
+        "batch sizes",
+        "samples",
+        "analyses",
+        "largest difference",
+        "ranks moved",
+        "wrong",
+    ]
+    return f"""## The same numbers everywhere
+
+The checkpoints of one run are analysed again in {len(trials)} ways and compared with an analysis by one process: each index once,
+every score to 1e-4 of the column's largest value, a rank another only between samples closer than that. A chunk has 16 samples
+and no batch crosses it, so that batch sizes from 1 to 17 are all there are. `torchrun` has two agents, for two nodes that are
+both on the loopback interface. *Largest difference* is over the column's largest value; *ranks moved* counts, over all columns,
+samples of equal scores but for rounding that stand elsewhere.
+
+{_table(head, rows)}
+{_list(f"{trial['way']}: {problem}" for trial in trials for problem in trial["wrong"])}"""
+
+
+def _numbers(values: list[int]) -> str:
+    """Write ascending numbers, three or more in a row as a range."""
+    parts: list[list[int]] = []
+    for value in values:
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1].append(value)
+        else:
+            parts.append([value])
+    texts = [f"{part[0]} to {part[-1]}" if len(part) > 2 else ", ".join(map(str, part)) for part in parts]
+    return ", ".join(texts)
 
 
 def _damage(found: dict[str, Any]) -> str:
