@@ -286,23 +286,28 @@ class InfluenceCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Capture the last state and run the analysis; whatever happens there, the fitted model stays."""
+        try:
+            self._conclude(trainer, pl_module)
+        except (Exception, KeyboardInterrupt, SIGTERMException) as error:
+            if self.on_error == "raise":
+                raise
+            assert self.directory is not None
+            report_failure(trainer, self.directory, error)
+
+    def _conclude(self, trainer: Trainer, module: LightningModule) -> None:
+        """Capture the last state, and analyse."""
         captures = self.fitting.captures
         if trainer.fast_dev_run or captures.directory is None:  # type: ignore[attr-defined]
             self.fitting.let_go()
             return
         assert self.directory is not None
-        try:
-            with together(trainer, self.directory) as ranks:
-                self.fitting.finish(trainer)
-                state = averaged_weights(trainer, self) if self.weights == "averaged" else None
-                captures.end(trainer, pl_module, state, self._averaged_before)
-                ranks.after_first("captured")
-                self.analyze(trainer, pl_module, ranks, self.checkpoints or captures.directory)
-            error_file(trainer, self.directory).unlink(missing_ok=True)  # of an earlier try
-        except (Exception, KeyboardInterrupt, SIGTERMException) as error:
-            if self.on_error == "raise":
-                raise
-            report_failure(trainer, self.directory, error)
+        with together(trainer, self.directory) as ranks:
+            self.fitting.finish(trainer)
+            state = averaged_weights(trainer, self) if self.weights == "averaged" else None
+            captures.end(trainer, module, state, self._averaged_before)
+            ranks.after_first("captured")
+            self.analyze(trainer, module, ranks, self.checkpoints or captures.directory)
+        error_file(trainer, self.directory).unlink(missing_ok=True)  # of an earlier try
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put everything back that recording had wrapped; ``on_train_end`` may not have come."""

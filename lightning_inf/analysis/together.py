@@ -51,10 +51,15 @@ def together(trainer: Trainer, directory: Path) -> Iterator[Ranks]:
         ranks.fail(error)
         raise
     finally:
-        ranks.close()
-        if trainer.is_global_zero:
-            with contextlib.suppress(OSError):
-                directory.rmdir()  # only where it is empty: nothing is left of an analysis that was refused
+        try:
+            ranks.close()
+        except BaseException:  # Ctrl-C while it leaves: it leaves nevertheless
+            ranks.close()
+            raise
+        finally:
+            if trainer.is_global_zero:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()  # only where it is empty: nothing is left of an analysis that was refused
 
 
 def local_directory(path: str) -> Path:
