@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -79,9 +80,12 @@ def test_each_config_names_only_what_there_is(config: Path, capsys: pytest.Captu
             assert_contains(complete[key], value)
 
 
-def test_a_folder_without_the_pictures_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"in nowhere/FashionMNIST/raw, found no such folder.*--data\.root"):
-        main(["fit", "--config", str(ROOT / "configs/fashion_mnist.yaml"), *SHORT, "--data.root=nowhere"])
+def test_a_folder_without_the_pictures_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", "--config", str(ROOT / "configs/fashion_mnist.yaml"), *SHORT, "--data.root=nowhere"]
+    code, _, said = leave(arguments, capsys)
+    assert code == 2
+    assert re.search(r"in nowhere/FashionMNIST/raw, found no such folder.*--data\.root", said)
+    assert "Traceback" not in said
 
 
 def assert_contains(whole: Any, part: Any) -> None:

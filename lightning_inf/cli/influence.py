@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_inf
 from lightning_inf.callback import InfluenceCallback
+from lightning_inf.cli.mistakes import explained
 from lightning_inf.trainer import InfluenceTrainer
 
 #: What ``--help`` says of the commands that need no model.
@@ -63,10 +64,14 @@ def run(args: list[str] | None) -> None:
 
     Args:
         args: Arguments in place of the command line's.
+
+    Raises:
+        SystemExit: With 2 for mistakes of the user's; see :mod:`lightning_inf.cli.mistakes`.
     """
     # A console script has its own folder first on the path, but class_path names classes of the user's project.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in lightning_inf.__all__:  # LightningCLI lists the methods that are imported
         getattr(lightning_inf, name)
-    InfluenceCLI(args=args, parser_kwargs={"epilog": EPILOG})
+    with explained("lightning-inf"):
+        InfluenceCLI(args=args, parser_kwargs={"epilog": EPILOG})

@@ -17,8 +17,8 @@ _DOCS = Path(__file__).parents[2] / "docs"
 _RELIABILITY = """# Reliability
 
 What was done to runs to break them, and what came of it. `python -m tests.reliability` makes the trials and writes this page
-from what they said ({results}); short versions of kills and damage run with the
-fast tests, the long ones with `.ci/run-long`; what is raised inside the analysis is tried by the command alone.
+from what they said ({results}); a short version of each runs with the fast tests, a long one
+with `.ci/run-long`.
 """
 
 _COMPATIBILITY = """# Compatibility
