@@ -8,131 +8,24 @@ A parameter that is used in any other way is found out, because the losses then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_leaves, tree_map
 
-from lightning_inf.model.layers.attention import attend
-from lightning_inf.model.layers.broadcast import ELEMENTWISE, REPEATING, Broadcast
-from lightning_inf.model.layers.calls import CALLS, recognised
 from lightning_inf.model.layers.outer import Outer, Together
 from lightning_inf.model.layers.tangents import Tangents
-from lightning_inf.model.layers.use import Unsupported, Use, row_squares
+from lightning_inf.model.layers.use import Use, row_squares
 from lightning_inf.model.output import Outputs, mean_outputs
 from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.watcher import Watcher
 from lightning_inf.model.weights import Vector, Weights
 
 
 class Uncaptured(Exception):
     """A batch whose single samples' gradients can't be had this way; the message says why."""
-
-
-class _Tap(Function):
-    """Lets a gradient come back to an output below which nothing is differentiated, and keeps it."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, root: Tensor, use: Use) -> Tensor:
-        ctx.use = use
-        ctx.mark_dirty(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
-        ctx.use.keep(gradients[0])
-        return None, None, None
-
-
-class Watcher(TorchFunctionMode):
-    """Watches one run of a step.
-
-    Args:
-        trainable: The chosen parameters, as the step will be given them.
-        size: The batch's number of samples.
-    """
-
-    def __init__(self, trainable: Vector, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self._chosen = {id(tensor): name for name, tensor in trainable.items()}
-        self._given = trainable
-        self.root = torch.zeros((), requires_grad=True)
-        self.uses: list[Use] = []
-        self.probes: dict[str, Tensor] = {}
-        self.reasons: dict[str, str] = {}
-
-    def __enter__(self) -> Watcher:
-        """Begin anew: a run may be made twice."""
-        self.uses, self.probes, self.reasons = [], {}, {}
-        super().__enter__()
-        return self
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Let every function pass; hook the output of those that take a chosen parameter."""
-        kwargs = kwargs or {}
-        taken = [name for name in map(self._named, tree_leaves((args, kwargs))) if name is not None]
-        if not taken:
-            return func(*args, **kwargs)
-        try:
-            if func is F.multi_head_attention_forward:
-                return attend(args, kwargs, self._chosen, self._project)
-            if func in ELEMENTWISE:
-                spread = Broadcast.of(args, self._chosen, self.size)
-                parts = list(args)
-                parts[spread.place] = self._hooked(spread.spread(parts[spread.place]), spread)
-                return func(*parts, **kwargs)
-            if func in REPEATING:
-                output = func(*args, **kwargs)
-                return self._hooked(output.clone(), Broadcast.repeated(args[0], output, taken[0], self.size))
-            use = recognised(func, args, kwargs, self._chosen, self.size)
-        except Unsupported as reason:
-            return self._probed(func, args, kwargs, taken, str(reason))
-        return self._hooked(use.result(func(*args, **kwargs)), use)
-
-    def _project(self, taken: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Compute a projection and watch it."""
-        output = F.linear(taken, weight, bias)
-        if not any(id(tensor) in self._chosen for tensor in (weight, bias)):
-            return output
-        return self._hooked(output, recognised(F.linear, (taken, weight, bias), {}, self._chosen, self.size))
-
-    def _named(self, leaf: Any) -> str | None:
-        return self._chosen.get(id(leaf)) if isinstance(leaf, Tensor) else None
-
-    def _hooked(self, output: Tensor, use: Use) -> Tensor:
-        """Keep the gradient that comes back to an output."""
-        if not torch.is_grad_enabled():
-            return output  # the user's code wants none
-        self.uses.append(use)
-        if output._is_view():
-            # Writing into a view replaces its place in the graph, and the hook would stay behind.
-            output = output.clone()
-        if output.requires_grad:
-            output.register_hook(use.keep)
-            return output
-        tapped: Tensor = _Tap.apply(output, self.root, use)
-        return tapped
-
-    def _probed(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, taken: Sequence[str], reason: str
-    ) -> Any:
-        """Run a function with probes in the place of parameters; what it returns may not matter for the losses."""
-        plain = func(*args, **kwargs) if func not in CALLS and _asks(func) else None
-        if plain is not None and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(plain)):
-            return plain  # a shape, a type
-        for name in taken:
-            self.probes.setdefault(name, self._given[name].detach().requires_grad_())
-            self.reasons.setdefault(name, f"{name} is used by {_title(func)}: {reason}")
-        swap = lambda leaf: self.probes.get(self._named(leaf) or "", leaf)  # noqa: E731
-        return func(*tree_map(swap, args), **tree_map(swap, kwargs))
 
 
 @dataclass
@@ -175,10 +68,14 @@ class Captured:
         size, device = len(self.losses), self.losses.device
         total = torch.zeros(size, 0 if tangents is None else len(tangents), dtype=torch.float64, device=device)
         norms = [torch.zeros(size, dtype=torch.float64, device=device) for _ in scales]
+        every = tuple(range(total.shape[1]))
         for name in self._by_name:
             products, squares = self._terms(name, tangents, bool(scales))
             for index, columns in products:
-                total[:, list(index)] += columns.double()
+                if index == every:
+                    total += columns
+                else:
+                    total[:, list(index)] += columns.double()
             if squares is not None:
                 for norm, scale in zip(norms, scales, strict=True):
                     norm += (1.0 if scale is None else scale.get(name, 0.0)) * squares
@@ -232,7 +129,7 @@ class Captured:
         return found
 
 
-def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Captured:
+def capture(model: SampleModel, weights: Weights, batch: Any, size: int, shared: Collection[str] = ()) -> Captured:
     """Run a batch forward and backward.
 
     Args:
@@ -240,6 +137,7 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Capt
         weights: Where.
         batch: A batch of ``size`` samples, on the weights' device.
         size: B.
+        shared: Parameters that are looked up once for all samples where shapes leave that open.
 
     Returns:
         What single samples' gradients can be made of.
@@ -249,7 +147,7 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Capt
             writes into what a layer has taken.
     """
     draws = model.apart()
-    found = [_run(one, weights, batch, size, 1 / len(draws)) for one in draws]
+    found = [_run(one, weights, batch, size, 1 / len(draws), shared) for one in draws]
     losses = found[0][0] if len(found) == 1 else torch.stack([loss for loss, _, _ in found]).mean(dim=0)
     return Captured(
         losses, mean_outputs([outputs for _, outputs, _ in found]), [u for _, _, uses in found for u in uses]
@@ -257,11 +155,11 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int) -> Capt
 
 
 def _run(
-    model: SampleModel, weights: Weights, batch: Any, size: int, share: float
+    model: SampleModel, weights: Weights, batch: Any, size: int, share: float, shared: Collection[str]
 ) -> tuple[Tensor, Outputs, list[Use]]:
     """Run one draw of a batch forward, and its share of the mean over draws backward."""
     trainable = dict(weights.trainable)
-    watcher = Watcher(trainable, size)
+    watcher = Watcher(trainable, size, shared)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide a layer's calls from us
     try:
@@ -279,21 +177,3 @@ def _run(
     if not all(use.intact for use in watcher.uses):
         raise Uncaptured("the step writes into what a layer has taken")
     return losses.detach(), model.read(trace), watcher.uses
-
-
-def _asks(func: Callable[..., Any]) -> bool:
-    """Whether a function only asks for a property of a tensor."""
-    return _title(func).rpartition(".")[2] in (
-        "__get__",
-        "size",
-        "dim",
-        "numel",
-        "stride",
-        "is_floating_point",
-        "get_device",
-    )
-
-
-def _title(func: Callable[..., Any]) -> str:
-    name = resolve_name(func)
-    return name or getattr(func, "__name__", repr(func))

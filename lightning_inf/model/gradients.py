@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from lightning_inf.containers import flattened
-from lightning_inf.model.layers.use import row_squares
+from lightning_inf.model.layers.use import row_products, row_squares
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 
@@ -113,8 +113,8 @@ def products(gradients: Vector, tangents: Sequence[Vector]) -> Tensor:
     count = len(next(iter(gradients.values())))
     total = torch.zeros(count, len(tangents), dtype=torch.float64, device=next(iter(gradients.values())).device)
     for name, gradient in gradients.items():
-        columns = [t[name].reshape(-1) if name in t else torch.zeros_like(gradient[0]).reshape(-1) for t in tangents]
-        total += (gradient.reshape(count, -1) @ torch.stack(columns, dim=1).to(gradient.dtype)).double()
+        stack = [t[name].reshape(-1) if name in t else torch.zeros_like(gradient[0]).reshape(-1) for t in tangents]
+        total += row_products(gradient.reshape(count, -1), torch.stack(stack)).double()
     return total
 
 

@@ -12,24 +12,19 @@ from torch import Tensor
 
 from lightning_inf.data.batches import out_of_memory
 from lightning_inf.model import gradients
-from lightning_inf.model.capture import Captured, Uncaptured, capture
+from lightning_inf.model.capture import Captured
 from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep import backends
+from lightning_inf.sweep.layered import REFUSALS, Layered
 from lightning_inf.sweep.ways import Backend, Ways
 
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3)
 _TOLERANCE = 5e-3
 
-#: Samples whose gradients from the layers are compared with a backward pass of each.
-_COMPARED = 4
-
 #: The report's name of products in the layers.
 LAYERS = "products in the layers"
-
-#: What a model or a transform raises where it does not take a step.
-_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
 
 @dataclass
@@ -58,7 +53,7 @@ class Differentiator:
         used: How each column was answered, for the report.
         notes: What was found out on the first batch, for the report.
         step: Of differences of losses, and their precision, once it was found.
-        refused: Why gradients don't come apart in the layers, once that was found.
+        layered: Captures batches where gradients come apart in the layers.
     """
 
     model: SampleModel
@@ -69,9 +64,12 @@ class Differentiator:
     step: tuple[float, torch.dtype | None] | None = None
     _jvp_works: bool | None = None
     _vmap_works: bool | None = None
-    _layers: list[tuple[str, ...]] | None = None
-    refused: str = ""
+    layered: Layered = field(init=False, repr=False)
     _prepared: dict[tuple[int, ...], Tangents] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin to find out what works."""
+        self.layered = Layered(self.model, self._note)
 
     def answer(
         self,
@@ -140,47 +138,10 @@ class Differentiator:
         return Found(dots if tangents else None, norms, captured)
 
     def captured(self, weights: Weights, batch: Any, size: int) -> Captured | None:
-        """Run a batch forward and backward; the first is compared with a backward pass a sample."""
-        if self.refused or self.ways.layers is False or self.backend == "vmap" or self.model.mode == "single":
+        """Run a batch forward and backward, None where that is no use."""
+        if self.ways.layers is False or self.backend == "vmap":
             return None
-        try:
-            captured = capture(self.model, weights, batch, size)
-            kinds = [(type(use).__name__, use.kind, *use.names.values()) for use in captured.uses]
-            if self._layers is None:
-                self._compare(captured, weights, batch, size)
-                self._layers = kinds
-            if kinds != self._layers:
-                raise Uncaptured("a batch took another way through the layers than the first one")
-        except (Uncaptured, *_REFUSALS) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise
-            if isinstance(error, IndexError) and self._layers is not None:
-                raise  # a label out of range, say
-            why = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            self.refused = self.refused or (why if self._layers is None else "")
-            self._note(f"the gradients of single samples did not come apart in the layers ({why}).")
-            return None
-        return captured
-
-    def _compare(self, captured: Captured, weights: Weights, batch: Any, size: int) -> None:
-        """Compare with a backward pass a sample, parameter by parameter."""
-        count = min(size, _COMPARED)
-        with torch.no_grad():
-            losses = self.model.losses(weights.trainable, weights.fixed, batch)
-        if not torch.allclose(captured.losses, losses, rtol=1e-4, atol=1e-5, equal_nan=True):
-            raise Uncaptured("watching the layers changes the losses")
-        rows = list(gradients.one_by_one(self.model, weights, batch, count))
-        tangent = [weights.trainable]
-        dots, _ = captured.answer(Tangents(tangent))
-        pairs = [(dots[:count, 0], torch.cat([gradients.products(one, tangent) for _, one in rows])[:, 0])]
-        for name in weights.trainable:
-            exact = torch.stack([one[name][0].double().square().sum() for _, one in rows])
-            pairs.append((captured.squared_norms(name)[:count], exact))
-        largest = max(float(exact.nan_to_num(posinf=0.0, neginf=0.0).abs().max()) for _, exact in pairs[1:])
-        for (found, exact), label in zip(pairs, ["the products", *weights.trainable], strict=True):
-            scale = max(float(exact.nan_to_num(posinf=0.0, neginf=0.0).abs().max()), 1e-6 * largest)
-            if not torch.allclose(found, exact, rtol=0.0, atol=2e-3 * scale + 1e-30, equal_nan=True):
-                raise Uncaptured(f"a backward pass a sample says otherwise of {label}")
+        return self.layered(weights, batch, size)
 
     def _materialised(
         self,
@@ -287,7 +248,7 @@ class Differentiator:
                     losses = torch.cat([loss for loss, _ in slices])
                 self._vmap_works = torch.allclose(losses, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
                 reason = "it changes the losses"
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self._vmap_works = False
                 reason = str(error).splitlines()[0][:120]
             if not self._vmap_works:

@@ -46,7 +46,7 @@ def time_ways(
 
     tangent = weights.trainable
     layers = evaluator.backend != "vmap" and differentiator.captured(weights, *warm) is not None
-    reason = None if layers else differentiator.refused or "not asked for"
+    reason = None if layers else differentiator.layered.refused or "not asked for"
     captured = product = 0.0
     if layers:
         bytes_each = sum(tensor.nbytes for tensor in tangent.values())

@@ -69,6 +69,22 @@ def test_writing_into_what_a_layer_has_taken_is_refused():
         capture(SampleModel(module), Weights.of(module), (torch.randn(SIZE, 3), torch.randn(SIZE, 1)), SIZE)
 
 
+def _into_a_part(body, x):
+    y = body[0](x)
+    y[:, 1:] *= 2  # a view of the matrix that the layer made
+    y[:, 0].relu_()
+    return body[1](y)
+
+
+def test_writing_into_what_a_layer_gave_for_a_sequence_leaves_its_gradient():
+    model, weights, batch, vectors = case(
+        nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4)), nn.Linear(4, 2)),
+        torch.randn(SIZE, 6, 3),
+        _into_a_part,
+    )
+    check(capture(model, weights, batch, SIZE), truth(model.module, weights, batch), vectors)
+
+
 def test_what_the_step_runs_without_gradients_has_none():
     def forward(body, x):
         with torch.no_grad():

@@ -207,18 +207,44 @@ def test_what_does_not_come_apart_in_the_layers_is_found_out(length):
     assert any("did not come apart in the layers" in note for note in evaluator.notes)
 
 
-def test_a_batch_that_goes_another_way_is_answered_otherwise():
-    """Positions shared by the samples look like one index a sample where there are as many of each."""
+@pytest.mark.parametrize("sizes", [(SAMPLES, 5), (5, SAMPLES), (5, 5)])
+def test_as_many_positions_as_samples_are_told_apart_from_one_index_a_sample(sizes):
     torch.manual_seed(0)
     module = Positions().eval()
     weights = Weights.of(module)
     tangent = {n: torch.randn_like(p) for n, p in weights.trainable.items()}
     evaluator = Evaluator(SampleModel(module))
-    for size in (SAMPLES, 5):
+    for size in sizes:
         batch = torch.randint(0, 9, (size, 5)), torch.randint(0, 4, (size,))
         expected = gradients.exact(evaluator.model, weights, [tangent], batch, size)
         assert relative(evaluator.derivatives(weights, [tangent], batch, size), expected) < 1e-5
+        assert evaluator.used["derivative"] == "products in the layers"
+    assert not evaluator.notes
+
+
+def test_a_batch_that_goes_another_way_is_answered_otherwise():
+    torch.manual_seed(0)
+    module = Forked().eval()
+    weights = Weights.of(module)
+    tangent = {n: torch.randn_like(p) for n, p in weights.trainable.items()}
+    evaluator = Evaluator(SampleModel(module))
+    for sign in (1, -1):
+        batch = sign * torch.rand(SAMPLES, 4), torch.randint(0, 4, (SAMPLES,))
+        expected = gradients.exact(evaluator.model, weights, [tangent], batch, SAMPLES)
+        assert relative(evaluator.derivatives(weights, [tangent], batch, SAMPLES), expected) < 1e-5
     assert any("another way through the layers" in note for note in evaluator.notes)
+
+
+class Forked(LightningModule):
+    """Sends a batch through one layer or the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy((self.left if x.sum() > 0 else self.right)(x), y)
 
 
 class Positions(LightningModule):

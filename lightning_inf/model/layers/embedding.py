@@ -25,6 +25,11 @@ class Embedding(Use):
         self.shape = shape
         self.padding = None if padding is None else padding % shape[0]
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether there are as many indices as samples: one each, or positions that all samples have."""
+        return self.kind == "rows" and self.kept["input"].dim() == 1 and self.size > 1
+
     def result(self, output: Tensor) -> Tensor:
         """Give every sample rows of its own where one lookup serves all, of positions, say."""
         if self.kind != "shared":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.layers.tangents import Factors, Tangents
-from lightning_inf.model.layers.use import Use, row_squares
+from lightning_inf.model.layers.use import Use, row_products, row_squares
 
 #: Products of shape (B, t) by the positions of their directions.
 Products = dict[tuple[int, ...], Tensor]
@@ -142,17 +142,17 @@ class Outer(Use):
     ) -> tuple[Products, Tensor | None]:
         """Make the gradients in slices."""
         products = {} if factors is None else self._factored(factors)
-        columns: Tensor | None = None
+        stack: Tensor | None = None
         if factors is not None and factors.rest is not None:
             assert tangents is not None
             rest = factors.rest
             key = ("columns", self.names["weight"], factors.rest_index, self.layout)
-            columns = tangents.cached(key, lambda: self.ordered(rest).flatten(1).T.contiguous())
+            stack = tangents.cached(key, lambda: self.ordered(rest).flatten(1).contiguous())
         dots, norms = [], []
         for part in self.slices("weight"):
             rows = summed(self.inputs(part), self.outputs(part)).flatten(1)
-            if columns is not None:
-                dots.append(rows @ columns.to(rows.dtype))
+            if stack is not None:
+                dots.append(row_products(rows, stack))
             if squares:
                 norms.append(row_squares(rows))
         if factors is not None and dots:
