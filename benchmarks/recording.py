@@ -66,7 +66,7 @@ class Clock(Callback):
         return call
 
 
-def epoch(make: Callable[[], tuple[Any, Any]], observed: bool) -> Clock:
+def epoch(make: Callable[[], tuple[Any, Any]], observed: bool, accelerator: str = "cpu") -> Clock:
     """Train one epoch."""
     seed_everything(0, verbose=False)
     module, data = make()
@@ -76,6 +76,7 @@ def epoch(make: Callable[[], tuple[Any, Any]], observed: bool) -> Clock:
     clock = Clock(ours)
     trainer = quiet_trainer(
         *(callback for callback in (clock, ours) if callback is not None),
+        accelerator=accelerator,
         max_epochs=1,
         num_sanity_val_steps=0,
         limit_val_batches=1 if observed else 0,
@@ -84,11 +85,11 @@ def epoch(make: Callable[[], tuple[Any, Any]], observed: bool) -> Clock:
     return clock
 
 
-def compare(name: str, make: Callable[[], tuple[Any, Any]], pairs: int) -> dict[str, Any]:
+def compare(name: str, make: Callable[[], tuple[Any, Any]], pairs: int, accelerator: str = "cpu") -> dict[str, Any]:
     """Alternate bare and observed epochs."""
     shares = []
     for pair in range(pairs + 1):
-        bare, observed = epoch(make, False), epoch(make, True)
+        bare, observed = epoch(make, False, accelerator), epoch(make, True, accelerator)
         if pair:  # the first warms up
             shares.append((observed.hooks + observed.steps - bare.steps) / bare.epoch)
     spread = Spread.of(shares)

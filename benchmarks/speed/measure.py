@@ -29,6 +29,9 @@ SWEPT = 1024
 MEMORY = 2500
 
 
+_CPU = torch.device("cpu")
+
+
 def agreement(row: Row, problem: Problem, samples: int) -> dict[str, float]:
     """Compare every tool's scores of the first samples with ours; this also warms all of them up.
 
@@ -70,7 +73,7 @@ def measure(row: Row, problem: Problem, tool: str, pairs: int, most: int) -> dic
     sweeps = max(1, round(min(SWEPT, most) / samples))
     found = alternate(problem.bare(samples), works, pairs, sweeps, warm_up=False)
     share = row.question.references if row.per_reference else 1
-    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(watched), **summary(found, share)}
+    return {"samples": samples, "pairs": pairs, "peak_bytes": peak(watched, problem.device), **summary(found, share)}
 
 
 def _works(row: Row, problem: Problem, tool: str, samples: int) -> dict[str, Callable[[], object]]:
@@ -110,11 +113,17 @@ def summary(found: list[dict[str, Seconds]], share: int) -> dict[str, Any]:
     return result
 
 
-def peak(work: Callable[[], object]) -> int | None:
-    """Run work once more in a forked process and return by how many bytes its peak exceeds where it began.
+def peak(work: Callable[[], object], device: torch.device = _CPU) -> int | None:
+    """Run work once more and return by how many bytes its peak exceeds where it began.
 
-    None where processes can't be forked or a GPU is in use, whose context doesn't survive a fork.
+    On a CPU that is the resident memory of a forked process, and None where processes can't be forked or a GPU is in use,
+    whose context doesn't survive a fork. On a GPU it is what torch has allocated there.
     """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
     if sys.platform != "linux" or torch.cuda.is_initialized():
         return None
     context = multiprocessing.get_context("fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,8 +91,9 @@ class _Sweeper:
         self.folder = folder
         self.samples = Samples(problem.dataset(samples), default_collate, "benchmark", BATCH)
         self.chunks = Chunks(samples, size=max(samples // 8, 1))
-        self.evaluator = Evaluator(SampleModel(problem.module))
-        self.module = problem.module
+        self.device = problem.device
+        self.module = copy.deepcopy(problem.module).to(self.device)
+        self.evaluator = Evaluator(SampleModel(self.module))
         generator = torch.Generator().manual_seed(0)
         self.directions = [
             {n: torch.randn(p.shape, generator=generator).to(p) for n, p in problem.module.named_parameters()}
@@ -108,7 +110,7 @@ class _Sweeper:
             self.evaluator,
             self.samples,
             self.chunks,
-            lambda batch: batch,
+            lambda batch: [tensor.to(self.device) for tensor in batch],
             BATCH,
             self.ledger(name),
             Ranks(self.folder / f"{name}-ranks", 0, 1),

@@ -104,7 +104,7 @@ def once(problem: Problem, question: Question, samples: int) -> Spared:
 def _analyse(problem: Problem, question: Question, samples: int, folder: Path, options: dict[str, Any]) -> Method:
     method = METHODS[question.kind]()
     several = question.references if question.references > 1 else 0
-    trainer = options.pop("trainer", {})
+    trainer = {"accelerator": problem.device.type, **options.pop("trainer", {})}
     arguments = {
         "references": TensorDataset(*problem.references(max(question.references, 1))),
         "methods": [method, Losses()] if question.kind == "one_sided" else [method],

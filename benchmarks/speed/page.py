@@ -125,8 +125,9 @@ def _machine(results: dict[str, Any]) -> str:
     machine, quick = results["machine"], results["settings"]["quick"]
     packages = ", ".join(f"{n} {machine[n]}" for n in ("torch", "lightning", "captum", "dattri", "torchvision"))
     warning = " **Measured with `--quick`: a trial run whose numbers mean nothing.**" if quick else ""
+    device = f"{machine['device']}, beside " if "device" in machine else ""
     return (
-        f"Measured on: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s) for torch; Python"
+        f"Measured on: {device}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s) for torch; Python"
         f" {machine['python']}, {packages}.{warning}\n"
     )
 

@@ -34,15 +34,15 @@ def _restore(net: nn.Module, path: str) -> float:
 
 def _ask(tracer: Any, problem: Problem, question: Question, samples: int) -> np.ndarray:
     if question.kind == "self_influence":
-        return tracer.self_influence(problem.loader(samples)).numpy()[None]
-    found: np.ndarray = tracer.influence(problem.references(question.references)).detach().numpy()
+        return tracer.self_influence(problem.moved(samples)).cpu().numpy()[None]
+    found: np.ndarray = tracer.influence(problem.moved_references(question.references)).detach().cpu().numpy()
     return found
 
 
 def captum(problem: Problem, question: Question, samples: int) -> np.ndarray:
     """``TracInCP``: one backward pass a sample."""
     paths = [str(path) for path in problem.checkpoints[: question.checkpoints]]
-    tracer = TracInCP(problem.net(), problem.loader(samples), paths, _restore, loss_fn=losses, batch_size=BATCH)
+    tracer = TracInCP(problem.net(), problem.moved(samples), paths, _restore, loss_fn=losses, batch_size=BATCH)
     return _ask(tracer, problem, question, samples)
 
 
@@ -51,7 +51,7 @@ def captum_sample_wise(problem: Problem, question: Question, samples: int) -> np
     paths = [str(path) for path in problem.checkpoints[: question.checkpoints]]
     tracer = TracInCP(
         problem.net(),
-        problem.loader(samples),
+        problem.moved(samples),
         paths,
         _restore,
         loss_fn=nn.CrossEntropyLoss(reduction="sum"),
@@ -67,7 +67,7 @@ def captum_fast(problem: Problem, question: Question, samples: int) -> np.ndarra
     last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
     paths = [str(path) for path in problem.checkpoints[: question.checkpoints]]
     loss = nn.CrossEntropyLoss(reduction="sum")
-    tracer = TracInCPFast(net, last, problem.loader(samples), paths, _restore, loss_fn=loss, batch_size=BATCH)
+    tracer = TracInCPFast(net, last, problem.moved(samples), paths, _restore, loss_fn=loss, batch_size=BATCH)
     return _ask(tracer, problem, question, samples)
 
 
@@ -82,13 +82,14 @@ def dattri(problem: Problem, question: Question, samples: int) -> np.ndarray:
         return losses(functional_call(net, params, (x,)), y).squeeze(0)
 
     task = AttributionTask(loss_func=loss, model=net, checkpoints=problem.states(question.checkpoints))
-    attributor = TracInAttributor(task, torch.tensor(problem.rates[: question.checkpoints]), normalized_grad=False)
+    rates, device = torch.tensor(problem.rates[: question.checkpoints]), str(problem.device)
+    attributor = TracInAttributor(task, rates, normalized_grad=False, device=device)
     attributor.projector_kwargs = None
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         if question.kind == "self_influence":
-            return attributor.self_attribute(problem.loader(samples)).detach().numpy()[None]
-        held_out = DataLoader(TensorDataset(*problem.references(question.references)), BATCH)
-        return attributor.attribute(problem.loader(samples), held_out).detach().numpy().T
+            return attributor.self_attribute(problem.moved(samples)).detach().cpu().numpy()[None]
+        held_out = DataLoader(TensorDataset(*problem.moved_references(question.references)), BATCH)
+        return attributor.attribute(problem.moved(samples), held_out).detach().cpu().numpy().T
 
 
 def plain(problem: Problem, question: Question, samples: int) -> np.ndarray:
@@ -113,15 +114,15 @@ def _plain_products(problem: Problem, question: Question, samples: int) -> np.nd
             return losses(functional_call(net, params, (x[None],)), y[None]).squeeze(0)
 
         gradients = vmap(grad(loss), in_dims=(None, 0, 0))
-        held_out = None if own else gradients(params, *problem.references(question.references))
+        held_out = None if own else gradients(params, *problem.moved_references(question.references))
         done = 0
         with _no_fallback_warning():
-            for x, y in problem.loader(samples):
+            for x, y in problem.moved(samples):
                 each = gradients(params, x, y)
                 for name, part in each.items():
                     flat = part.flatten(1)
                     product = flat.square().sum(dim=1)[None] if held_out is None else held_out[name].flatten(1) @ flat.T
-                    total[:, done : done + len(x)] += rate * product.detach().numpy()
+                    total[:, done : done + len(x)] += rate * product.detach().cpu().numpy()
                 done += len(x)
     return total
 
@@ -131,7 +132,7 @@ def _plain_ascent(
 ) -> np.ndarray:
     """Move up the reference's loss by steps of equal length, and sweep before and after each reference."""
     total = np.zeros((question.references, samples))
-    x, y = problem.references(question.references)
+    x, y = problem.moved_references(question.references)
     net = problem.net()
     for state in problem.states(question.checkpoints):
         for r in range(question.references):
@@ -150,7 +151,7 @@ def _plain_ascent(
 
 def _sweep(net: nn.Module, problem: Problem, samples: int) -> np.ndarray:
     with torch.no_grad():
-        return torch.cat([losses(net(x), y) for x, y in problem.loader(samples)]).double().numpy()
+        return torch.cat([losses(net(x), y) for x, y in problem.moved(samples)]).double().cpu().numpy()
 
 
 def _length(tensors: Any) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import pydoc_data.topics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision.models import resnet18
 
 from benchmarks.data import images
@@ -42,6 +42,7 @@ class Problem:
         checkpoints: Files, in the order of training.
         rates: The learning rate in force at each.
         head: Pattern of the weight of the last linear layer.
+        device: Where everything is timed; models are trained on the CPU.
     """
 
     name: str
@@ -51,32 +52,47 @@ class Problem:
     checkpoints: list[Path]
     rates: list[float]
     head: str
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def dataset(self, samples: int) -> TensorDataset:
         """The first training samples."""
         return TensorDataset(*(tensor[:samples] for tensor in self.train))
 
     def loader(self, samples: int) -> DataLoader[Any]:
-        """The loader that every tool is given, and that the bare sweep runs over."""
+        """The loader that our own analysis is given; the Trainer moves its batches."""
         return DataLoader(self.dataset(samples), BATCH)
+
+    def moved(self, samples: int) -> DataLoader[Any]:
+        """The same with its batches on the device, for the bare sweep and the peers."""
+        collate = None if self.device.type == "cpu" else self._collate
+        return DataLoader(self.dataset(samples), BATCH, collate_fn=collate)
+
+    def _collate(self, items: list[Any]) -> list[Tensor]:
+        return [tensor.to(self.device) for tensor in default_collate(items)]
 
     def references(self, count: int) -> tuple[Tensor, Tensor]:
         """The first references."""
         x, y = (tensor[:count] for tensor in self.held_out)
         return x, y
 
+    def moved_references(self, count: int) -> tuple[Tensor, Tensor]:
+        """The same on the device, for the peers."""
+        x, y = self.references(count)
+        return x.to(self.device), y.to(self.device)
+
     def bare(self, samples: int) -> Callable[[], None]:
         """The unit of cost: one forward sweep of the same model with the same loader, without gradients."""
-        return lambda: forward_sweep(self.module, (batch[0] for batch in self.loader(samples)))
+        module = copy.deepcopy(self.module).to(self.device)
+        return lambda: forward_sweep(module, (batch[0] for batch in self.moved(samples)))
 
     def net(self) -> nn.Module:
-        """A copy of the network alone, as the peers take it."""
-        return copy.deepcopy(self.module.net).eval()
+        """A copy of the network alone on the device, as the peers take it."""
+        return copy.deepcopy(self.module.net).to(self.device).eval()
 
     def states(self, count: int) -> list[dict[str, Tensor]]:
-        """State dicts of the network alone at the first checkpoints."""
+        """State dicts of the network alone at the first checkpoints, on the device."""
         loaded = [torch.load(path, weights_only=True)["state_dict"] for path in self.checkpoints[:count]]
-        return [{k.removeprefix("net."): v for k, v in state.items()} for state in loaded]
+        return [{k.removeprefix("net."): v.to(self.device) for k, v in state.items()} for state in loaded]
 
 
 def losses(logits: Tensor, target: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import measure as measuring
-from benchmarks.speed import others
+from benchmarks.speed import others, ours
 from benchmarks.speed.measure import OURS, agreement, measure, peak, summary
 from benchmarks.speed.page import DOCS, RESULTS, main, page, plots
 from benchmarks.speed.peers import TOOLS
@@ -99,7 +101,7 @@ def test_memory_is_the_peak_beyond_the_start():
 
 
 def test_our_own_analysis_is_measured_less_what_is_done_once(problem, monkeypatch):
-    monkeypatch.setattr(measuring, "peak", lambda work: None)
+    monkeypatch.setattr(measuring, "peak", lambda work, device: None)
     row = Row("tracin", "tracin", "cnn", Question("tracin", 1, 2), peers={"plain loop": 8})
     own = measure(row, problem, OURS, 1, SAMPLES)
     assert own["samples"] == SAMPLES
@@ -165,6 +167,38 @@ def test_the_command_goes_on_from_what_it_has(tmp_path, monkeypatch):
     text = page(json.loads((tmp_path / "speed.json").read_text()))
     assert "trial run" in text
     assert "they load pyarrow that the former did not. Target: none, **missed**" in text
+
+
+def test_everything_is_timed_on_the_device_that_was_asked_for(problem, monkeypatch):
+    """A device without memory stands for an accelerator: what did not move to it would meet what did."""
+    moved = replace(problem, device=torch.device("meta"))
+    moved.bare(SAMPLES)()
+    tensors = [*moved.net().parameters(), *moved.states(1)[0].values(), *moved.moved_references(2)]
+    tensors += [tensor for batch in moved.moved(SAMPLES) for tensor in batch]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert {parameter.device.type for parameter in problem.module.parameters()} == {"cpu"}
+    asked = []
+    monkeypatch.setattr(ours, "quiet_trainer", lambda *callbacks, **options: asked.append(options) or problem)
+    monkeypatch.setattr(ours, "influence", lambda *arguments: None)
+    for device in ("cpu", "cuda"):
+        ours._analyse(replace(problem, device=torch.device(device)), Question("tracin", 1, 1), SAMPLES, Path("."), {})
+    assert asked == [{"accelerator": "cpu"}, {"accelerator": "cuda"}]
+
+
+def test_the_device_is_an_argument_of_the_command_and_on_the_page(tmp_path, monkeypatch, capsys):
+    spread = {"low": 0.1, "median": 0.1, "high": 0.1}
+    monkeypatch.setattr(others, "imported", lambda pairs: {"package": spread, "callback": spread, "loaded": []})
+    monkeypatch.setattr(speed, "RESULTS", tmp_path / "speed.json")
+    command = ["--quick", "--rows", "import", "processes", "--device", "meta"]
+    with pytest.raises(SystemExit):
+        speed.main(command)
+    assert "expected cpu, or a device that torch finds here, found 'meta'" in capsys.readouterr().err
+    monkeypatch.setattr(speed, "_there", lambda device: True)
+    speed.main(command)
+    assert "processes: left out" in capsys.readouterr().out
+    results = json.loads((tmp_path / "speed-meta.json").read_text())
+    assert list(results["rows"]) == ["import"]
+    assert "Measured on: meta, beside " in page(results)
 
 
 def test_fewer_than_seven_pairs_are_refused(tmp_path, capsys):
