@@ -23,7 +23,7 @@ from lightning_inf.methods.method import Method
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Weights
-from lightning_inf.sweep.cost import UnitCosts, asked_of, measure
+from lightning_inf.sweep.cost import Asked, UnitCosts, asked_of, measure
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.plan import Pass
@@ -82,7 +82,7 @@ class Decider:
         hardest = sorted((i for i in losses if i not in references.excluded), key=lambda i: (-losses[i], i))
         wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
         budget = self.settings.budget_seconds(epoch_seconds)
-        units = self._measure(checkpoints[-1], self._kinds(wanted))
+        units = self._measure(checkpoints[-1], self._asked_for(wanted))
         # As with the extent: an analysis that is resumed goes on in the way in which it began.
         ways = self._earlier_ways(wanted) or units.ways
         self.evaluator.ways, units = ways, replace(units, ways=ways)
@@ -114,7 +114,7 @@ class Decider:
             },
         }
 
-    def _measure(self, checkpoint: Checkpoint, asked: set[type] | None) -> UnitCosts:
+    def _measure(self, checkpoint: Checkpoint, asked: Asked | None) -> UnitCosts:
         """Time each kind of work on two batches, of half the size where memory runs out."""
         subject = self.subject
         weights, indices, size = self.weights(checkpoint), self.chunks.indices, subject.batch_size
@@ -126,12 +126,10 @@ class Decider:
                     raise
                 size //= 2
 
-    def _kinds(self, wanted: Extent) -> set[type] | None:
-        """Name the kinds of measurements that will be asked; None where a method has yet to choose what it asks."""
+    def _asked_for(self, wanted: Extent) -> Asked | None:
+        """Say what will be asked; None where a method has yet to choose that."""
         methods = self.settings.methods
-        if any(method.candidates() for method in methods):
-            return None
-        return {type(m) for work in self.plan(wanted, methods) for m in work.measurements}
+        return None if any(method.candidates() for method in methods) else Asked.of(self.plan(wanted, methods))
 
     def _diagnosing(self, units: UnitCosts, methods: Sequence[Method]) -> float:
         """Estimate what it takes to halve the steps afterwards: a part of the samples is scored twice."""

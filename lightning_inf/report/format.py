@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from markupsafe import Markup
 from lightning_inf.report.terminal import visible
 
 
+@cache
 def environment() -> Environment:
-    """Make the Jinja environment of the page: everything is escaped, and what is missing is an error."""
+    """Make the Jinja environment of the page: everything is escaped, and what is missing is an error.
+
+    Once a process: to compile the templates takes longer than to fill them.
+    """
     made = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("page")),
         autoescape=True,

@@ -85,7 +85,7 @@ def write_examples(
     said = notes()
     if missing := len(thumbs.tiles) - sum(e["kind"] == "image" for e in sets["train"]["samples"].values()):
         said.append(f"{missing:,} pictures were left out so that the page stays small.")
-    write_json(directory / INDEX, {"sets": sets, "notes": said})
+    write_json(directory / INDEX, {"sets": sets, "notes": said}, indent=None)
 
 
 def _write_set(directory: Path, name: str, thumbnails: _Set, room: int) -> tuple[dict[str, Any], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,25 @@ class UnitCosts:
         return along * self.ways.derivative if differences else along and self.ways.costs(along)[way]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What passes ask, as far as its cost depends on it.
+
+    Attributes:
+        kinds: Of measurements.
+        tangents: How many derivatives are asked at a set of weights.
+    """
+
+    kinds: frozenset[type]
+    tangents: frozenset[int]
+
+    @classmethod
+    def of(cls, passes: Sequence[Pass]) -> Asked:
+        """Look at passes."""
+        kinds = frozenset(type(m) for work in passes for m in work.measurements)
+        return cls(kinds, frozenset(asked_of(point)[0] for work in passes for point in work.points) - {0})
+
+
 def asked_of(point: Point) -> tuple[int, bool]:
     """Say how many derivatives are asked at a set of weights, and whether lengths of gradients are."""
     along = sum(isinstance(m, (DerivativeAt, RenormalizedAt)) for m in point.measurements)
@@ -111,7 +130,7 @@ def measure(
     weights: Weights,
     batch_size: int,
     indices: Sequence[int],
-    asked: Collection[type] | None = None,
+    asked: Asked | None = None,
 ) -> UnitCosts:
     """Time each kind of work on two batches; the first warms up.
 
@@ -122,8 +141,7 @@ def measure(
         weights: Any weights of the model.
         batch_size: As the sweep will use it.
         indices: The samples that will be scored.
-        asked: The kinds of measurements that are asked for; a kind of work that none needs is not timed and counts
-            nothing. None: all.
+        asked: What is asked for; a kind of work that nothing needs is not timed and counts nothing. None: everything.
 
     Returns:
         Seconds a sample.
@@ -145,17 +163,18 @@ def _time(
     weights: Weights,
     batches: list[tuple[list[int], Any]],
     load: float,
-    asked: Collection[type] | None,
+    asked: Asked | None,
 ) -> UnitCosts:
     """Time the work on the second batch, once the first has warmed it up."""
-    everything = asked is None
-    differentiated = everything or bool({DerivativeAt, GradientNormAt, RenormalizedAt, SelfAscentAt} & set(asked or ()))
+    norms = asked is None or bool({GradientNormAt, RenormalizedAt, SelfAscentAt} & asked.kinds)
+    losses = asked is None or LossAt in asked.kinds
+    differentiated = norms or asked is None or DerivativeAt in asked.kinds
     (_, warm), (part, batch) = batches
     model = evaluator.model
     with torch.no_grad():
         columns = describe(model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
-        if not differentiated and LossAt not in (asked or ()):  # the sweep itself is hardly longer than three timings
+        if not differentiated and not losses:  # the sweep itself is hardly longer than three timings
             once = _seconds(lambda: model.outputs(weights, batch), weights) / len(part)
             return UnitCosts(load, 0.0, once, once, output_bytes, backend=evaluator.backend)
         layout, seconds = _layout(model, weights, warm, batch)
@@ -167,7 +186,8 @@ def _time(
         model.share(weights, warm)  # the first that is shared is checked, which takes longer
         shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
         if differentiated:
-            ways = time_ways(evaluator, weights, (warm, len(batches[0][0])), (batch, len(part)), ways)
+            both = (warm, len(batches[0][0])), (batch, len(part))
+            ways = time_ways(evaluator, weights, *both, ways, None if asked is None else asked.tangents, norms)
         if model.trunk.of(weights.fixed, batch) is None:
             return UnitCosts(load, 0.0, forward, forward, output_bytes, ways, evaluator.backend)
         displaced = _displaced(model, weights, batch) / len(part)

@@ -102,7 +102,7 @@ class Differentiator:
             way = replace(self.ways, layers=False).pick(len(tangents), bool(scales), self.backend)
         if way == "jvp":
             return Found(self.along(weights, tangents, batch, size, losses), [])
-        found = found or self._materialised(weights, shared, scales, batch, size)
+        found = found or self.materialised(weights, shared, scales, batch, size)
         if tangents and apart:
             found.derivatives = self.along(weights, tangents, batch, size, losses)
         return found
@@ -143,7 +143,7 @@ class Differentiator:
             return None
         return self.layered(weights, batch, size)
 
-    def _materialised(
+    def materialised(
         self,
         weights: Weights,
         tangents: Sequence[Vector],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from lightning_inf.model.capture import Captured
 from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.sample_model import device_of
 from lightning_inf.model.weights import Weights
+from lightning_inf.sweep.differentiate import Differentiator
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ways import Ways
 
@@ -24,9 +27,15 @@ _BYTES = 256 << 20
 
 
 def time_ways(
-    evaluator: Evaluator, weights: Weights, warm: tuple[Any, int], batch: tuple[Any, int], ways: Ways
+    evaluator: Evaluator,
+    weights: Weights,
+    warm: tuple[Any, int],
+    batch: tuple[Any, int],
+    ways: Ways,
+    tangents: Collection[int] | None = None,
+    norms: bool = True,
 ) -> Ways:
-    """Time derivatives and lengths of gradients; what does without gradients only where it was not ruled out.
+    """Time derivatives and lengths of gradients, as far as they are asked and could be the cheapest.
 
     Args:
         evaluator: As the sweep will use it.
@@ -34,37 +43,66 @@ def time_ways(
         warm: A batch that warms up, with its number of samples.
         batch: The batch that is timed, with its number of samples.
         ways: What is known already.
+        tangents: How many derivatives may be asked at a set of weights; None: any number.
+        norms: Whether lengths of gradients may be asked.
 
     Returns:
         The same with the costs of derivatives, in seconds a sample.
     """
     differentiator, size = evaluator.differentiator, batch[1]
 
-    def timed(work: Callable[[Any, int], object]) -> float:
+    def timed(work: Callable[[Any, int], object], repeats: int = REPEATS) -> float:
         work(*warm)
-        return min(seconds_of(lambda: work(*batch), weights) for _ in range(REPEATS)) / size
+        return min(seconds_of(lambda: work(*batch), weights) for _ in range(repeats)) / size
 
     tangent = weights.trainable
-    layers = evaluator.backend != "vmap" and differentiator.captured(weights, *warm) is not None
-    reason = None if layers else differentiator.layered.refused or "not asked for"
-    captured = product = 0.0
-    if layers:
-        bytes_each = sum(tensor.nbytes for tensor in tangent.values())
-        few, many = Tangents([tangent]), Tangents([tangent] * max(2, min(_TANGENTS, _BYTES // max(bytes_each, 1))))
+    found = _time_layers(evaluator, weights, warm, batch, ways)
+    gradient = derivative = materialised = 0.0
+    if norms or not found.layers:
+        gradient = timed(lambda given, count: evaluator.norms(weights, given, count))
+    if evaluator.backend in ("central", "one_sided", "jvp") or not found.cheapest(tangents):
+        derivative = timed(lambda given, count: differentiator.along(weights, [tangent], given, count))
+    if found.layers and (most := max(tangents or (), default=0)) * found.product > found.captured:
+        some = [tangent] * _held(most, weights)
+        # Once: it takes long, and has to be much faster to make a difference.
+        materialised = timed(lambda given, count: differentiator.materialised(weights, some, (), given, count), 1)
+    return replace(found, gradient=gradient, derivative=derivative, materialised=materialised)
 
-        def multiply(tangents: Tangents, given: Any, count: int) -> None:
-            found = differentiator.captured(weights, given, count)
-            if found is not None:
-                found.answer(tangents)
 
-        one = timed(lambda given, count: multiply(few, given, count))
-        several = timed(lambda given, count: multiply(many, given, count))
-        product = max(several - one, 0.0) / (len(many) - 1)
-        captured = max(one - product, one / 2)
-    found = replace(ways, layers=layers, reason=reason, captured=captured, product=product)
-    gradient = timed(lambda given, count: evaluator.norms(weights, given, count))
-    derivative = timed(lambda given, count: differentiator.along(weights, [tangent], given, count))
-    return replace(found, gradient=gradient, derivative=derivative)
+def _time_layers(
+    evaluator: Evaluator, weights: Weights, warm: tuple[Any, int], batch: tuple[Any, int], ways: Ways
+) -> Ways:
+    """Find out whether gradients come apart in the layers; time the two passes, and the products with one and many."""
+    differentiator, size = evaluator.differentiator, batch[1]
+    first = None if evaluator.backend == "vmap" else differentiator.captured(weights, *warm)
+    if first is None:
+        return replace(ways, layers=False, reason=differentiator.layered.refused or "not asked for")
+    few, many = (Tangents([weights.trainable] * count) for count in (1, _held(_TANGENTS, weights)))
+    first.answer(few)
+    first.answer(many)
+    passes, ones, several = [], [], []
+    for _ in range(REPEATS):
+        caught: list[Captured | None] = []
+        passes.append(seconds_of(partial(_catch, caught, differentiator, weights, batch), weights))
+        if (captured := caught[0]) is None:
+            return replace(ways, layers=False, reason="batches go different ways through the layers")
+        ones.append(seconds_of(partial(captured.answer, few), weights))
+        several.append(seconds_of(partial(captured.answer, many), weights))
+    product = max(min(several) - min(ones), 0.0) / (len(many) - 1)
+    both = min(passes) + max(min(ones) - product, 0.0)
+    return replace(ways, layers=True, reason=None, captured=both / size, product=product / size)
+
+
+def _catch(
+    caught: list[Captured | None], differentiator: Differentiator, weights: Weights, batch: tuple[Any, int]
+) -> None:
+    caught.append(differentiator.captured(weights, *batch))
+
+
+def _held(count: int, weights: Weights) -> int:
+    """Limit a number of tangents by the memory that they take, two at the least."""
+    bytes_each = sum(tensor.nbytes for tensor in weights.trainable.values())
+    return max(2, min(count, _TANGENTS, _BYTES // max(bytes_each, 1)))
 
 
 def seconds_of(work: Callable[[], object], weights: Weights) -> float:

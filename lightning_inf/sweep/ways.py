@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Ways:
         derivative: Seconds a sample of a derivative along one tangent without gradients.
         gradient: Seconds a sample of its gradient's length, as it is taken.
         layout: How images lie in memory.
+        materialised: Seconds a sample of its gradient, materialised, with its products; 0 where it was not measured, for it
+            can't be cheaper than the layers.
         contiguous: Seconds a sample of a forward pass in the usual layout, 0 where it was not measured.
         channels_last: The same with the channels last, 0 where the model has no use for it.
     """
@@ -44,6 +46,7 @@ class Ways:
     layout: Layout = "contiguous"
     contiguous: float = 0.0
     channels_last: float = 0.0
+    materialised: float = 0.0
 
     def pick(self, tangents: int, norms: bool, backend: Backend = "auto") -> Way:
         """Pick the cheapest exact way.
@@ -58,18 +61,29 @@ class Ways:
             return through
         if backend == "jvp":
             return "jvp"
-        costs = self.costs(tangents)
-        if not costs[through] or not costs["jvp"]:  # nothing was measured
+        costs = {way: cost for way, cost in self.costs(tangents).items() if cost}
+        if through not in costs:  # nothing was measured
             return "jvp" if through == "vmap" and tangents < _MANY else through
-        return through if costs[through] <= costs["jvp"] else "jvp"
+        return min(costs, key=lambda way: costs[way])
 
     def costs(self, tangents: int) -> dict[Way, float]:
         """Seconds a sample of each way to some derivatives; 0 where it was not measured."""
         return {
             "layers": self.captured and self.captured + tangents * self.product,
-            "vmap": 0.0 if self.layers else self.gradient,
+            "vmap": self.materialised if self.layers else self.gradient,
             "jvp": tangents * self.derivative,
         }
+
+    def cheapest(self, tangents: Collection[int] | None) -> bool:
+        """Whether products in the layers cost less than as many forward passes, which no other way can do without.
+
+        Args:
+            tangents: How many derivatives may be asked at a set of weights; None: any number.
+        """
+        if not self.layers or tangents is None:
+            return False
+        forward = self.channels_last if self.layout == "channels_last" else self.contiguous
+        return all(self.costs(count)["layers"] <= count * forward for count in tangents if count)
 
     def described(self) -> dict[str, Any]:
         """Return plain values for the manifest, from which it can be made again."""

@@ -11,10 +11,10 @@ from lightning_inf.data.batches import laid_out
 from lightning_inf.data.sources import Samples
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
-from lightning_inf.sweep import cost
+from lightning_inf.sweep import cost, timing
 from lightning_inf.sweep.cost import UnitCosts, measure
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.measurements import DerivativeAt, LossAt
+from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, LossAt
 from lightning_inf.sweep.plan import plan
 from lightning_inf.sweep.ways import Ways
 from tests.checkpoint_stub import stub
@@ -92,7 +92,8 @@ def test_channels_come_last_where_that_is_faster_and_the_step_takes_it(view, las
     monkeypatch.setattr(SampleModel, "outputs", outputs)
     monkeypatch.setattr(cost, "_seconds", lambda work, weights: [work(), clock["seconds"]][1])
     samples, weights = Samples(data, default_collate, "test", batch_size=16), Weights.of(module)
-    units = measure(Evaluator(SampleModel(module)), samples, lambda batch: batch, weights, 32, range(64), {LossAt})
+    asked = cost.Asked(frozenset({LossAt}), frozenset())
+    units = measure(Evaluator(SampleModel(module)), samples, lambda batch: batch, weights, 32, range(64), asked)
     assert units.ways.layout == ("channels_last" if last < 1 and not view else "contiguous")
     assert units.forward == pytest.approx((last if last < 1 and not view else 1.0) / 32)
     assert (units.ways.channels_last == 0) == view
@@ -106,6 +107,32 @@ def test_laying_out_changes_no_shape_and_no_number():
     assert torch.equal(moved["x"], batch["x"])
     assert moved["y"] is batch["y"]
     assert laid_out(batch, "contiguous") is batch
+
+
+def test_only_what_can_be_the_cheapest_is_timed(monkeypatch):
+    """Forward-mode differentiation takes a forward pass a tangent at the least, a materialised gradient two passes."""
+    torch.manual_seed(0)
+    module = Images(view=False).eval()
+    data = TensorDataset(torch.randn(64, 3, 8, 8), torch.arange(64) % 3)
+    samples, weights = Samples(data, default_collate, "test", batch_size=16), Weights.of(module)
+
+    def timed(product, tangents, *kinds):
+        clock = iter([1.0, 0.0, 16 * product] * timing.REPEATS)  # two passes, products with one tangent, with sixteen
+        monkeypatch.setattr(timing, "seconds_of", lambda work, weights: [work(), next(clock, 100.0)][1])
+        asked = cost.Asked(frozenset({DerivativeAt, *kinds}), frozenset(tangents))
+        return measure(Evaluator(SampleModel(module)), samples, lambda batch: batch, weights, 32, range(64), asked).ways
+
+    few = timed(0.0, {1})
+    assert min(few.captured, few.derivative) > 0  # one pass may be less than two
+    assert few.gradient == few.materialised == 0
+    many = timed(0.0, {10_000})
+    assert many.layers
+    assert many.gradient == many.derivative == many.materialised == 0
+    assert many.pick(10_000, False) == "layers"
+    assert timed(0.0, {10_000}, GradientNormAt).gradient > 0
+    dear = timed(100.0, {10})
+    assert dear.materialised == 100.0 / 32
+    assert dear.pick(10, False) == "vmap"
 
 
 def test_ways_are_timed_and_chosen():

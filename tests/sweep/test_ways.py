@@ -1,5 +1,7 @@
 """The way to a derivative follows what each costs."""
 
+from dataclasses import replace
+
 import pytest
 
 from lightning_inf.sweep.ways import Ways
@@ -28,6 +30,13 @@ def test_without_the_layers_gradients_pay_from_some_number_on():
     assert Ways(layers=False).pick(4, False) == "jvp"
     assert Ways(layers=False).pick(5, False) == "vmap"
     assert Ways().pick(1, False) == "layers"
+
+
+def test_materialised_gradients_win_where_they_were_measured_and_cost_less():
+    dear = replace(MEASURED, derivative=9.0, materialised=4.0)
+    assert [dear.pick(tangents, False) for tangents in (1, 20)] == ["layers", "vmap"]
+    assert dear.pick(20, True) == "layers"  # which gives lengths as well
+    assert dear.costs(20)["vmap"] == 4.0
 
 
 def test_what_is_kept_in_the_manifest_makes_it_again():
