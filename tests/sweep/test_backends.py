@@ -144,7 +144,7 @@ def test_auto_falls_back_where_forward_mode_is_missing_and_says_so():
     assert relative(layered.derivatives(weights, [tangent], batch, 6), expected) < 1e-5
     assert layered.used["derivative"] == "products in the layers"
     assert relative(found, expected) < 2e-2
-    assert "central" in evaluator.used["derivative"] or evaluator.used["derivative"] == "jvp"
+    assert "central" in evaluator.used["derivative"] or evaluator.used["derivative"].startswith("jvp")
     if "central" in evaluator.used["derivative"]:
         assert any("forward-mode" in note for note in evaluator.notes)
 
