@@ -85,7 +85,7 @@ def write_sealed(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
         Traceback (most recent call last):
         lightning_inf.files.Damaged: ...a.json is damaged, or was edited: its checksum is of other contents.
     """
-    write_json(path, {**value, _SEAL: _checksum(value)})
+    write_json(path, {**value, SEAL: checksum(value)})
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
         value = read_json(path)
     except ValueError as error:  # no JSON, or no UTF-8
         raise Damaged(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict) or value.pop(_SEAL, None) != _checksum(value):
+    if not isinstance(value, dict) or value.pop(SEAL, None) != checksum(value):
         raise Damaged(f"{path} is damaged, or was edited: its checksum is of other contents.")
     return value
 
@@ -148,10 +148,12 @@ def damage_noticed(path: str | os.PathLike[str]) -> Iterator[None]:
 
 #: RuntimeError and its NotImplementedError: a flipped bit says that a member is encrypted, or compressed by magic.
 _ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, struct.error)
-_SEAL = "checksum"
+#: The key of the checksum in a file that has one of itself.
+SEAL = "checksum"
 
 
-def _checksum(value: dict[str, Any]) -> str:
+def checksum(value: dict[str, Any]) -> str:
+    """Return what :func:`write_sealed` adds to a mapping, under :data:`SEAL`."""
     # As it will be read: keys become text, tuples lists.
     return digest(json.loads(json.dumps(value)))
 

@@ -29,7 +29,7 @@ from lightning_inf.audit.ranks import rank
 from lightning_inf.audit.shown import worth_showing
 from lightning_inf.audit.truth import against_truth
 from lightning_inf.data.identity import class_names, known_indices, namer, sample_id
-from lightning_inf.files import describe, write_json
+from lightning_inf.files import describe, write_sealed
 from lightning_inf.methods.collect import Scores
 from lightning_inf.methods.columns import Lazily
 
@@ -123,7 +123,7 @@ def write_findings(
         "cost": account.cost,
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
-    write_json(directory / "summary.json", content)
+    write_sealed(directory / "summary.json", content)
     write_exhibit(trainer, module, subject, directory, ranks, scores.ends, shown, found.references)
     html.render(directory)
     markdown.render(directory)

@@ -282,8 +282,9 @@ class _Analysis:
             spent = [i.get("seconds", 0.0) for i, work in pairs if any(m.key in mine for m in work.measurements)]
             account.method_seconds[method.name] = round(sum(spent), 3)
         account.fingerprint = content_fingerprint(self.subject.train.dataset)
+        usable = self.recorded is not None and self._recording_fits
+        account.curves = self.recorded.whole_curves() if usable and self.recorded is not None else None
         account.recording = describe_recording(self.recorded, self._recording_fits)
-        account.curves = self.recorded.curves if self.recorded is not None and self._recording_fits else None
         account.held_out = held_out(self.subject, self._weights(account.extent.checkpoints[-1]))
         trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
         joint = self.subject.references.joint

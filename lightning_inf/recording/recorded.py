@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from lightning_inf.files import atomic, read_arrays
-from lightning_inf.recording.curves import curves
+from lightning_inf.recording.curves import FILE as CURVES
+from lightning_inf.recording.curves import checksum, curves
 
 FILE = "recorded.npz"
+_CURVES_SUM = "curves_checksum"
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Recorded:
         curves: Loss, probability of the given label and gap at each epoch, shape ``(epochs, n, 3)``, mapped from disk;
             None where they were not kept.
         notes: What a reader of the report should know.
+        written: The directory, and the checksum that the file of the curves had; None where it is not known.
     """
 
     reason: str | None = None
@@ -53,13 +56,25 @@ class Recorded:
     top: np.ndarray | None = None
     curves: np.memmap | None = None
     notes: list[str] = field(default_factory=list)
+    written: tuple[Path, int] | None = None
+
+    def whole_curves(self) -> np.memmap | None:
+        """Return the curves, or None and a note where they are not what was written. Reads all of their file."""
+        if self.written is None or checksum(self.written[0]) == self.written[1]:
+            return self.curves
+        note = (
+            f"{self.written[0] / CURVES} is damaged: its checksum is another than when it was written. It was left out."
+        )
+        self.notes = [*self.notes, *([note] if note not in self.notes else [])]
+        return None
 
 
 def save(directory: Path, columns: dict[str, np.ndarray], reason: str | None, notes: list[str]) -> None:
     """Write ``recorded.npz``, whole or not at all."""
+    sums = {} if (found := checksum(directory)) is None else {_CURVES_SUM: np.array(found, dtype=np.int64)}
     # savez appends .npz to a name without it, so it gets a stream.
     with atomic(directory / FILE) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, reason=np.array(reason or ""), notes=np.array(notes, dtype=str), **columns)  # type: ignore[arg-type]
+        np.savez(stream, reason=np.array(reason or ""), notes=np.array(notes, dtype=str), **sums, **columns)  # type: ignore[arg-type]
 
 
 def load(directory: str | Path) -> Recorded | None:
@@ -79,6 +94,8 @@ def load(directory: str | Path) -> Recorded | None:
         return None
     columns = read_arrays(directory / FILE)
     reason, notes = str(columns.pop("reason")), [str(note) for note in columns.pop("notes")]
+    found = columns.pop(_CURVES_SUM, None)
     if reason:
         return Recorded(reason=reason, notes=notes)
-    return Recorded(**columns, curves=curves(directory, len(columns["label"])), notes=notes)
+    written = None if found is None else (directory, int(found))
+    return Recorded(**columns, curves=curves(directory, len(columns["label"])), notes=notes, written=written)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_inf.files import describe, read_json
+from lightning_inf.files import SEAL, checksum, describe, read_json
 
 #: Raise it when an entry changes its meaning or goes away; one that is added leaves it as it is.
 SCHEMA_VERSION = 2
@@ -42,7 +42,7 @@ def read_summary(directory: str | Path) -> dict[str, Any]:
         Its contents.
 
     Raises:
-        IncompleteRunError: If the directory, or the summary in it, is missing or no JSON object.
+        IncompleteRunError: If the directory, or the summary in it, is missing, no JSON object, or not what was written.
         ValueError: If it was written under another schema version.
     """
     path = Path(directory)
@@ -58,6 +58,10 @@ def read_summary(directory: str | Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or "schema_version" not in summary:
         raise IncompleteRunError(
             f"{path}: expected a summary with a schema_version, found none. Run the analysis again."
+        )
+    if (seal := summary.pop(SEAL, None)) is not None and seal != checksum(summary):
+        raise IncompleteRunError(
+            f"{path} is damaged, or was edited: its checksum is of other contents. Run the analysis again."
         )
     if summary["schema_version"] != SCHEMA_VERSION:
         raise ValueError(

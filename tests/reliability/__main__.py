@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lightning_inf.files import write_json
-from tests.reliability import compatibility, damage, interrupts, kills, same
+from tests.reliability import bits, compatibility, damage, interrupts, kills, same
 from tests.reliability.page import PAGES, RESULTS
 
 
@@ -37,7 +37,7 @@ def run_kills(root: Path, seed: int, scale: float) -> dict[str, Any]:
 def run_damage(root: Path, seed: int, scale: float) -> dict[str, Any]:
     """Flip bits of, and cut off, files of a finished run."""
     whole, choose = damage.make(root / "whole" / "influence"), random.Random(seed)
-    names = [name for name in damage.files(whole) if not name.endswith("curves.f32")]
+    names = damage.files(whole)
     outcomes: dict[str, Counter[str]] = {}
     wrong: list[str] = []
     for _ in range(round(600 * scale)):
@@ -48,7 +48,12 @@ def run_damage(root: Path, seed: int, scale: float) -> dict[str, Any]:
             wrong.append(f"{blow}: {found}")
         kinds = outcomes.setdefault(kind_of(blow.file), Counter())
         kinds[found if not found.startswith("wrong") else "wrong"] += 1
-    return {"outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())}, "wrong": wrong}
+    turned = bits.run(whole, root / "bits", most=max(1000, round(50_000 * scale)))
+    return {
+        "outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())},
+        "wrong": wrong,
+        "bits": turned,
+    }
 
 
 def kind_of(file: str) -> str:

@@ -153,7 +153,28 @@ repaired or without effect. *Refused*: an error names the file. *Noticed*: the s
 used, and the summary or a message names the file. *Wrong*: anything else; {wrong or "none"}.
 
 {_table(["file", "damaged", *kinds], rows)}
-{_list(found["wrong"])}"""
+{_list(found["wrong"])}
+{_bits(found["bits"])}"""
+
+
+def _bits(found: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        [
+            f"`{kind}`",
+            trial["bits"],
+            trial["turned"],
+            trial["noticed"],
+            trial.get("without effect", 0),
+            len(trial["wrong"]),
+        ]
+        for kind, trial in found.items()
+    ]
+    head = ["file", "bits", "turned", "noticed", "read as before", "wrong"]
+    return f"""One file of each kind that a run reads back, bit by bit:
+the next analysis, `report` or `gate` notices the damage, or reads what was written.
+
+{_table(head, rows)}
+"""
 
 
 def _interrupts(found: dict[str, Any]) -> str:

@@ -13,7 +13,9 @@ def test_a_page_is_what_the_results_say(path):
 def test_the_results_are_there_and_nothing_was_wrong():
     from lightning_inf.files import read_json
 
-    assert read_json(RESULTS / "damage.json")["wrong"] == []
+    damage = read_json(RESULTS / "damage.json")
+    assert damage["wrong"] == []
+    assert [kind for kind, trial in damage["bits"].items() if trial["wrong"]] == []
     assert read_json(RESULTS / "interrupts.json")["wrong"] == []
     assert [trial for trial in read_json(RESULTS / "same.json")["trials"] if trial["wrong"]] == []
     trials = read_json(RESULTS / "compatibility.json")["trials"]
