@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_inf.methods.method import Method
     from lightning_inf.methods.self_forward_inf import SelfForwardINF
     from lightning_inf.methods.self_influence import SelfInfluence
+    from lightning_inf.methods.target_quality import TargetQuality
     from lightning_inf.methods.tracin import TracIn
     from lightning_inf.methods.training_dynamics import TrainingDynamics
     from lightning_inf.mixin import InfluenceMixin
@@ -48,6 +49,7 @@ _HOMES = {
     "Preconditioner": "probes.curvature",
     "SelfForwardINF": "methods.self_forward_inf",
     "SelfInfluence": "methods.self_influence",
+    "TargetQuality": "methods.target_quality",
     "TracIn": "methods.tracin",
     "Tracer": "tracer",
     "TrainingDynamics": "methods.training_dynamics",
@@ -70,6 +72,7 @@ __all__ = [
     "Preconditioner",
     "SelfForwardINF",
     "SelfInfluence",
+    "TargetQuality",
     "TracIn",
     "Tracer",
     "TrainingDynamics",

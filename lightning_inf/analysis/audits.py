@@ -186,7 +186,11 @@ def _by_heart(method: Method | None, columns: Mapping[str, np.ndarray]) -> memor
     if method is None:
         return None
     effort = columns[method.score_column]
-    return memorized.memorized(effort if method.suspicious == "highest" else -effort, columns.get("probability"))
+    effort = effort if method.suspicious == "highest" else -effort
+    if "expected_target" in columns and "prediction" in columns:
+        learnt = memorized.moved(columns["prediction"], columns["expected_target"], columns["target"])
+        return memorized.memorized(effort, learnt, memorized.RULE_OF_TARGETS)
+    return memorized.memorized(effort, columns.get("probability"))
 
 
 def _references(subject: Subject) -> list[int]:

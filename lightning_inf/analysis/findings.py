@@ -84,7 +84,7 @@ def write_findings(
     curves.write_curves(directory / curves.FILE, account.curves, worth_showing(ranks, shown))
     content = {
         "schema_version": schema.SCHEMA_VERSION,
-        "verdict": summary.verdict(issues, len(scores.scored), samples),
+        "verdict": summary.verdict(issues, len(scores.scored), samples, "target" if "target" in columns else "label"),
         "run": {
             "id": summary.run_id(account.fingerprint, directory / "manifest.json"),
             **_run(trainer, module, settings, account, summary.versions(), summary.now()),
@@ -166,7 +166,7 @@ def show(content: Mapping[str, Any], directory: Path) -> None:
     ranks = [method["rank_column"] for method in content["methods"]]
     first = "label_rank" if content["issues"][0]["num_issues"] is not None else next(iter(ranks), "label_rank")
     wanted = ["index", "sample_id", "label", "label_name", "suggested_label", "suggested_label_name"]
-    wanted += ["suggested_confidence", "is_label_issue", "label_score", *ranks]
+    wanted += ["target", "expected_target", "suggested_confidence", "is_label_issue", "label_score", *ranks]
     rows = ranked_rows(directory / "scores.parquet", first, list(dict.fromkeys(wanted)), limit=5)
     summarize(dict(content), rows, run_directory=os.path.relpath(directory))
 
@@ -175,7 +175,7 @@ def headline(content: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that every logger gets."""
     numbers: dict[str, float] = {"influence/samples": float(content["dataset"]["scored"])}
     if (count := content["issues"][0]["num_issues"]) is not None:
-        numbers["influence/label_issues"] = float(count)
+        numbers[f"influence/{content['issues'][0]['issue_type']}_issues"] = float(count)
     for issue in content["issues"][1:]:
         if issue["num_issues"] is not None:
             numbers[f"influence/{issue['issue_type']}"] = float(issue["num_issues"])

@@ -7,6 +7,7 @@ import torch
 
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.audit.heldout import HeldOut
+from lightning_inf.model.output import Outputs
 from lightning_inf.model.weights import Weights
 
 
@@ -21,9 +22,19 @@ def held_out(subject: Subject, weights: Weights) -> HeldOut:
     with torch.no_grad():
         for indices, batch in subject.references.batches(subject.references.pool):
             outputs = subject.model.outputs(weights, batch)
-            parts.append([np.asarray(indices), *_read(outputs.loss, outputs.logits, outputs.target)])
+            classes = _read(outputs.loss, outputs.logits, outputs.target)
+            parts.append([np.asarray(indices), *classes, *_numbers(outputs)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return HeldOut(*columns)
+
+
+def _numbers(outputs: Outputs) -> list[np.ndarray]:
+    """Take given and predicted number of a regression out of a batch's outputs."""
+    found = [outputs.value, outputs.prediction]
+    return [
+        np.full(len(outputs.loss), np.nan) if values is None else values.detach().double().cpu().numpy()
+        for values in found
+    ]
 
 
 def _read(loss: torch.Tensor, logits: torch.Tensor | None, target: torch.Tensor | None) -> list[np.ndarray]:

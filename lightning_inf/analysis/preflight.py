@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -25,6 +26,7 @@ from lightning_inf.data.sources import Samples, reference_samples, training_samp
 from lightning_inf.keyed import Keys
 from lightning_inf.model.isolate import isolated
 from lightning_inf.model.resolve import resolve
+from lightning_inf.model.output import Outputs
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
 from lightning_inf.randomness import isolated_rng
@@ -42,6 +44,7 @@ class Subject:
         batch_size: Samples in a batch of the sweep.
         parameters: Names of the parameters that influence is taken through, None for all trainable ones.
         reviewed: What was decided about the training samples before, None for nothing.
+        judges: Whether the model gives ``classes``, or ``values`` in a regression of one number a sample; None: neither.
     """
 
     model: SampleModel
@@ -51,6 +54,7 @@ class Subject:
     batch_size: int
     parameters: frozenset[str] | None = None
     reviewed: Reviewed | None = None
+    judges: Literal["classes", "values"] | None = None
 
 
 def check_strategy(trainer: Trainer) -> None:
@@ -159,19 +163,22 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train, device)
     reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))
     references = References.choose(held_out, transfer, reference_batch, settings.seed)
-    _check_references(model, references)
+    outputs = _check_references(model, references)
     _check_margin(model, references, settings)
-    return Subject(model, train, references, transfer, batch_size, parameters, reviewed)
+    judges: Literal["classes", "values"] | None = "values" if outputs.prediction is not None else None
+    if outputs.logits is not None:
+        judges = "classes"
+    return Subject(model, train, references, transfer, batch_size, parameters, reviewed, judges)
 
 
-def _check_references(model: SampleModel, references: References) -> None:
-    """Prove on one batch that the step takes references."""
+def _check_references(model: SampleModel, references: References) -> Outputs:
+    """Prove on one batch that the step takes references; return what it says of them."""
     weights = Weights.of(model.module)
     indices = references.pool[: references.batch_size]
     try:
         with torch.no_grad():
             for _, batch in references.batches(indices):
-                loss = model.losses(weights.trainable, weights.fixed, batch)
+                outputs = model.outputs(weights, batch)
     except Exception as error:
         raise MisconfigurationException(
             f"{type(model.module).__name__}.{model.loss_name if model.mode == 'influence_step' else 'training_step'} can't"
@@ -179,11 +186,12 @@ def _check_references(model: SampleModel, references: References) -> None:
             " that the train dataloader yields. Return such a loader from `reference_dataloader()` on the module or"
             " datamodule, or pass `references=`."
         ) from error
-    if loss.shape != (len(indices),):
+    if outputs.loss.shape != (len(indices),):
         raise MisconfigurationException(
             f"A batch of {len(indices)} references of {references.samples.origin} has losses of shape"
-            f" {tuple(loss.shape)}; expected one a sample."
+            f" {tuple(outputs.loss.shape)}; expected one a sample."
         )
+    return outputs
 
 
 def _check_margin(model: SampleModel, references: References, settings: Settings) -> None:

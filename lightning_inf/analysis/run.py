@@ -24,7 +24,7 @@ from lightning_inf.analysis.heldout import held_out
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
-from lightning_inf.analysis.settings import Settings
+from lightning_inf.analysis.settings import Settings, for_model
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.batches import laid_out
 from lightning_inf.data.chunks import Chunks
@@ -89,6 +89,7 @@ def analyze(
     with examined(trainer, module, settings) as subject:
         # Every batch of any part of the analysis passes there: where another rank has failed, this one ends soon, too.
         subject.transfer.before = ranks.glance
+        settings = replace(settings, methods=for_model(settings.methods, subject.judges))
         run = _Analysis(trainer, module, settings, directory, subject, ranks, recorded, recorded_on)
         return run.run(list(checkpoints), weights, epoch_seconds)
 

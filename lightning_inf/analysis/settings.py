@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,6 +16,7 @@ from lightning_inf.methods.forward_inf import ForwardINF
 from lightning_inf.methods.label_quality import LabelQuality
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.self_influence import SelfInfluence
+from lightning_inf.methods.target_quality import TargetQuality
 from lightning_inf.methods.tracin import TracIn
 from lightning_inf.methods.training_dynamics import TrainingDynamics
 from lightning_inf.sweep.ways import Backend
@@ -62,8 +63,7 @@ class Settings:
         if self.backend not in get_args(Backend):
             raise ValueError(f"backend=: expected one of {', '.join(get_args(Backend))}, found {self.backend!r}.")
         names = [method.name for method in self.methods]
-        columns = [column for m in self.methods for column in {m.score_column, m.rank_column}]
-        double = sorted({n for n in names if names.count(n) > 1} | {c for c in columns if columns.count(c) > 1})
+        double = sorted({n for n in names if names.count(n) > 1} | self._written_twice())
         if double:
             raise ValueError(
                 f"methods=: two methods write the column {double[0]!r}; give one of them another name, e.g."
@@ -86,6 +86,15 @@ class Settings:
             )
         self.budget_seconds(None)
         self._check_parameters()
+
+    def _written_twice(self) -> set[str]:
+        """Name the columns that two methods would write, of those that work on one kind of model."""
+        found: set[str] = set()
+        for kind in ("classes", "values"):
+            methods = [m for m in self.methods if m.judges in (None, kind)]
+            columns = [column for m in methods for column in {m.score_column, m.rank_column}]
+            found |= {column for column in columns if columns.count(column) > 1}
+        return found
 
     def _check_parameters(self) -> None:
         """Refuse what is no regular expression."""
@@ -144,10 +153,25 @@ FIXED = (
     ),
     *("el2n", "forgetting", "learned_epoch", "other_label", "other_confidence"),
     *("dynamics_score", "dynamics_rank", "dynamics_other", "dynamics_other_confidence", "neighbour_agreement"),
+    *("target", "prediction", "expected_target", "residual"),
     *("is_memorized", "duplicate_group", "duplicate_action", "leaked_reference", "is_known_issue"),
 )
 
 
 def default_methods() -> list[Method]:
-    """The methods of a report: about the label, about the references, about the sample itself."""
-    return [LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
+    """The methods of a report: about the label or target, about the references, about the sample itself."""
+    return [LabelQuality(), TargetQuality(), TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
+
+
+def for_model(methods: Sequence[Method], judges: Literal["classes", "values"] | None) -> list[Method]:
+    """Leave out the methods that are about another kind of model; all stay where none would be left.
+
+    Args:
+        methods: The user's, or the default ones.
+        judges: What the model gives; None, which is neither classes nor values, is left to the methods about classes.
+
+    Example:
+        >>> [method.name for method in for_model([LabelQuality(), TargetQuality(), TracIn()], "values")]
+        ['target_quality', 'tracin']
+    """
+    return [method for method in methods if method.judges in (None, judges or "classes")] or list(methods)

@@ -18,6 +18,8 @@ class HeldOut:
         predicted: The likeliest class, -1 where there are no classes.
         probability: Of the given label, NaN where there is none.
         confidence: Of the predicted class, NaN where there is none.
+        target: Given target of a regression, NaN where there is none.
+        prediction: The number that is predicted, NaN where there is none.
     """
 
     index: np.ndarray
@@ -26,6 +28,8 @@ class HeldOut:
     predicted: np.ndarray
     probability: np.ndarray
     confidence: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
 
     @property
     def wrong(self) -> np.ndarray:

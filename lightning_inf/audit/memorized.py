@@ -11,6 +11,9 @@ FENCE = 3.0
 #: A label is learnt where the model gives it more than this probability.
 LEARNT = 0.5
 RULE = "self-influence above Q3 + 3 (Q3 - Q1), and the model gives the label more than half of the probability"
+RULE_OF_TARGETS = (
+    "self-influence above Q3 + 3 (Q3 - Q1), and the model predicts a number nearer to the given target than to the expected"
+)
 RULE_ALONE = "self-influence above Q3 + 3 (Q3 - Q1); whether the label was learnt is not known"
 
 
@@ -45,13 +48,15 @@ class Memorized:
         return int(self.is_memorized.sum())
 
 
-def memorized(self_influence: np.ndarray, probability: np.ndarray | None) -> Memorized:
+def memorized(self_influence: np.ndarray, probability: np.ndarray | None, learnt_by: str = RULE) -> Memorized:
     """Find samples that the model knows by heart.
 
     Args:
         self_influence: High where a sample moves the model for its own sake, NaN or infinite where it is not known;
             shape ``(n,)``.
-        probability: Of the given label under the analysed weights; None where there are no labels. Shape ``(n,)``.
+        probability: Of the given label under the analysed weights, or how far a prediction has moved to the given target
+            (:func:`moved`); None where there are neither. Shape ``(n,)``.
+        learnt_by: The rule, where it is known what was learnt.
 
     Example:
         >>> effort = np.array([1.0, 2.0] * 6 + [90.0, 95.0])
@@ -61,7 +66,7 @@ def memorized(self_influence: np.ndarray, probability: np.ndarray | None) -> Mem
     """
     known = np.isfinite(self_influence)
     tells = probability is not None and bool(np.isfinite(probability[known]).any())
-    rule = RULE if tells else RULE_ALONE
+    rule = learnt_by if tells else RULE_ALONE
     nobody = np.zeros(len(known), dtype=bool)
     if not known.any():
         return Memorized(known, nobody, nobody, None, rule)
@@ -70,6 +75,25 @@ def memorized(self_influence: np.ndarray, probability: np.ndarray | None) -> Mem
     high = known & (self_influence > threshold)  # NaN is above nothing
     learnt = probability > LEARNT if tells and probability is not None else known
     return Memorized(known, high, high & learnt, threshold, rule)
+
+
+def moved(prediction: np.ndarray, expected: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Tell how far predictions have moved from what was expected to what was given, in parts of the way.
+
+    Args:
+        prediction: Under the analysed weights, shape ``(n,)``.
+        expected: What is expected of each sample's target, shape ``(n,)``.
+        target: As given, shape ``(n,)``.
+
+    Returns:
+        0 at the expected, 1 at the given target; 1 where the two are equal.
+
+    Example:
+        >>> moved(np.array([3.0, 1.0]), np.array([1.0, 1.0]), np.array([5.0, 1.0])).tolist()
+        [0.5, 1.0]
+    """
+    way = target - expected
+    return np.divide(prediction - expected, way, out=np.ones(len(way)), where=way != 0)
 
 
 def ends(rank: np.ndarray, is_issue: np.ndarray, limit: int) -> tuple[list[int], list[int]]:

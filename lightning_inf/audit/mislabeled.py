@@ -12,6 +12,8 @@ import numpy as np
 THRESHOLD = 0.5
 RULE = "label_score < 0.5: another label had a higher mean probability than the given one"
 COUNT_RULE = "the most suspect samples, as many as labels are estimated to be wrong"
+COUNT_RULE_OF_TARGETS = "the most suspect samples, as many as targets are estimated to be wrong"
+RULE_OF_TARGETS = "not judged: there is no estimate of how many targets are wrong"
 
 
 def complete_label_score(columns: MutableMapping[str, np.ndarray]) -> bool:
@@ -69,13 +71,14 @@ def label_issues(
     """Find label issues by ``label_score``.
 
     Args:
-        columns: Scores by column, with ``label_score``, ``other_label`` and ``other_confidence`` where there are classes.
+        columns: Scores by column, with ``label_score``, ``other_label`` and ``other_confidence`` where there are classes,
+            or with ``label_score`` and ``residual`` where there are targets of a regression.
         samples: n.
         share: Estimated share of wrong labels; None: the threshold is :data:`THRESHOLD`.
         interval: 95 % interval of the share.
 
     Returns:
-        The findings, or None where there are no classes.
+        The findings, or None where there is nothing to judge.
     """
     if "label_score" not in columns:
         return None
@@ -83,13 +86,15 @@ def label_issues(
     known = np.isfinite(score)
     threshold, rule, bounds = THRESHOLD, RULE, None
     if share is not None:
-        rule = COUNT_RULE
+        rule = COUNT_RULE if "other_label" in columns else COUNT_RULE_OF_TARGETS
         threshold = _threshold(score[known], round(share * int(known.sum())))
     if interval is not None:
         bounds = (round(interval[0] * int(known.sum())), round(interval[1] * int(known.sum())))
     is_issue = known & (score < threshold)  # NaN is below nothing
     suggested, confidence = np.full(samples, -1, dtype=np.int64), np.full(samples, np.nan)
     rows = np.flatnonzero(is_issue)  # a few: only of these is anything suggested
+    if "other_label" not in columns:  # what is expected of a target has a column of its own
+        return LabelIssues(is_issue, known, suggested, confidence, threshold, rule, bounds)
     suggested[rows] = np.nan_to_num(columns["other_label"][rows], nan=-1)
     confidence[rows] = columns["other_confidence"][rows]
     return LabelIssues(is_issue, known, suggested, confidence, threshold, rule, bounds)

@@ -58,6 +58,7 @@ class LabelQuality(Method):
     """
 
     kind: ClassVar[Literal["references", "self", "dynamics"]] = "dynamics"
+    judges: ClassVar[Literal["classes", "values"] | None] = "classes"
     polarity: ClassVar[str] = "low label_score: the given label is probably wrong"
     formula = (
         "label_score = 1 - P(wrong), from mean probabilities over the course of training, a read-out of the features"

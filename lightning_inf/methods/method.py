@@ -80,6 +80,8 @@ class Method(ABC):
         kind: What it speaks of: the ``references``, the sample ``self``, or the ``dynamics`` of training.
         formula: What it computes, for the report.
         polarity: How to read its sign.
+        judges: Whether it is about given ``classes``, or given ``values`` of a regression, and is left out of the analysis
+            of other models; None: it is for all.
         suspicious: Which end of the score comes first in the rank: the ``lowest`` or ``highest``.
         needs_learning_rate: Whether checkpoints without a learning rate must be refused.
         output: What it differentiates and differences; ``margin`` is refused where there are no single labels.
@@ -91,6 +93,7 @@ class Method(ABC):
     kind: ClassVar[Literal["references", "self", "dynamics"]]
     formula: str
     polarity: ClassVar[str]
+    judges: ClassVar[Literal["classes", "values"] | None] = None
     suspicious: ClassVar[Literal["lowest", "highest"]] = "lowest"
     needs_learning_rate: ClassVar[bool] = False
     output: Output = "loss"

@@ -29,7 +29,7 @@ class TrainingDynamics(Method):
 
     The means are over the epochs, as the training steps themselves saw the samples, where that was recorded; else over
     the checkpoints, where ``el2n``, ``forgetting`` and ``learned_epoch`` stay empty. For models that are no single-label
-    classifiers only ``loss`` is filled in.
+    classifiers only ``loss`` is filled in, for regressions of one number a sample also ``target`` and ``prediction``.
 
     Args:
         source: ``recorded`` while training, the captured ``checkpoints``, or ``auto``: recorded where it was.
@@ -121,7 +121,7 @@ class TrainingDynamics(Method):
         """Average over the checkpoints."""
         final = answers[last.key]
         if "label" not in final:
-            return {"loss": final["loss"]}
+            return at_final(final)
         seen = [answers[look.key] for look in looks]
         label = final["label"]
         given = np.stack([s["probability"] for s in seen]).astype(np.float64)
@@ -139,7 +139,8 @@ class TrainingDynamics(Method):
 
 def at_final(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns of the analysed weights."""
-    return {name: final[name] for name in ("loss", "label", "probability", "margin") if name in final}
+    names = ("loss", "label", "probability", "margin", "target", "prediction")
+    return {name: final[name] for name in names if name in final}
 
 
 def _score(given: np.ndarray, other: np.ndarray, label: np.ndarray) -> np.ndarray:

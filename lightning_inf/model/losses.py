@@ -25,6 +25,7 @@ OBSERVED: dict[Callable[..., Tensor], str] = {
 }
 _SIGNATURES = {function: inspect.signature(function) for function in OBSERVED}
 _INDEXED = ("cross_entropy", "nll_loss")
+_DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 @dataclass
@@ -95,6 +96,13 @@ class LossCall:
             is_hard = (hard == 0) | (hard == 1)
             if not look or bool(is_hard.all()):
                 return torch.stack([torch.zeros_like(z), z], dim=1), torch.where(is_hard, hard, -1).long()
+        return None
+
+    def regression(self) -> tuple[Tensor, Tensor] | None:
+        """Return ``(prediction (B,), target (B,))`` of a regression of one number a sample, else None."""
+        x, y = self.input, self.target
+        if self.name in _DISTANCES and x.dim() and x.shape == y.shape and x.numel() == len(x):
+            return x.reshape(-1), y.reshape(-1)
         return None
 
 

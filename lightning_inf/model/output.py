@@ -21,11 +21,15 @@ class Outputs:
         loss: The loss of each sample, shape ``(B,)``.
         logits: For single-label classifiers, shape ``(B, C)``.
         target: For single-label classifiers, class indices of shape ``(B,)``; outside ``[0, C)`` where ignored.
+        prediction: For regressions of one number a sample, shape ``(B,)``.
+        value: For these, the given target, shape ``(B,)``.
     """
 
     loss: Tensor
     logits: Tensor | None = None
     target: Tensor | None = None
+    prediction: Tensor | None = None
+    value: Tensor | None = None
 
 
 def mean_outputs(found: Sequence[Outputs]) -> Outputs:
@@ -33,10 +37,13 @@ def mean_outputs(found: Sequence[Outputs]) -> Outputs:
     if len(found) == 1:
         return found[0]
     logits = [one.logits for one in found if one.logits is not None]
+    predictions = [one.prediction for one in found if one.prediction is not None]
     return Outputs(
         torch.stack([one.loss for one in found]).mean(dim=0),
         torch.stack(logits).mean(dim=0) if len(logits) == len(found) else None,
         found[0].target,
+        torch.stack(predictions).mean(dim=0) if len(predictions) == len(found) else None,
+        found[0].value,
     )
 
 

@@ -146,10 +146,15 @@ class SampleModel:
         loss = self._losses(trace)
         if self.mode == "influence_step":
             mapping = trace.returned if isinstance(trace.returned, Mapping) else {}
+            if (prediction := mapping.get("prediction")) is not None:
+                value = mapping["target"].reshape(-1)
+                return Outputs(loss, prediction=prediction.reshape(-1), value=value)
             return Outputs(loss, mapping.get("logits"), mapping.get("target"))
         calls = [call.classification(look) for call in trace.calls]
         found = [c for c in calls if c is not None and len(c[1]) == len(loss)]
         logits, target = found[0] if len(found) == 1 else (None, None)
+        if logits is None and len(trace.calls) == 1 and (said := trace.calls[0].regression()) is not None:
+            return Outputs(loss, prediction=said[0], value=said[1])
         return Outputs(loss, logits, target)
 
     def trace(

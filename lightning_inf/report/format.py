@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lightning_inf.report.plain import plain
 from lightning_inf.report.terminal import visible
 
 
@@ -28,7 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update({name.__name__: name for name in (count, counted, number, share, size, compact)})
+    made.filters.update({name.__name__: name for name in (count, counted, number, plain, share, size, compact)})
     return made
 
 

@@ -38,7 +38,7 @@ class Kind:
 
 
 KINDS = (
-    Kind("suspects", "label", "is_label_issue", True, "samples whose label is probably wrong"),
+    Kind("suspects", "label", "is_label_issue", True, "samples whose label, or target, is probably wrong"),
     Kind("memorized", "memorized", "is_memorized", True, "samples that the model had to learn by heart"),
     Kind("leaked", "leaked", "leaked_reference", None, "training samples that are among the references, too"),
     Kind("duplicates", "duplicate", "duplicate_action", "drop", "copies within the training set that could be dropped"),
@@ -123,6 +123,11 @@ class OtherDataError(ValueError):
     """A baseline that says nothing about this run."""
 
 
+def _counts(summary: Mapping[str, Any]) -> dict[str, int | None]:
+    """Read how many issues there are of each type; targets of a regression count as labels."""
+    return {"label" if (of := e["issue_type"]) == "target" else of: e["num_issues"] for e in summary["issues"]}
+
+
 def judge(directory: Path, limits: Mapping[str, Limit], baseline: Path | None = None) -> Verdict:
     """Hold the findings of a run to limits.
 
@@ -142,7 +147,7 @@ def judge(directory: Path, limits: Mapping[str, Limit], baseline: Path | None = 
     directory, baseline = _home(directory), None if baseline is None else _home(baseline)
     kinds = [kind for kind in KINDS if kind.name in limits]
     summary = read_summary(directory)
-    counts = {entry["issue_type"]: entry["num_issues"] for entry in summary["issues"]}
+    counts = _counts(summary)
     known: dict[str, set[str] | None] = {}
     old = None
     if baseline is not None:
@@ -207,7 +212,7 @@ def _flagged(
     columns = ["sample_id", *(kind.column for kind in kinds if kind.column in present)]
     table = pq.read_table(path, columns=columns)
     names = table["sample_id"]
-    counts = {entry["issue_type"]: entry["num_issues"] for entry in summary["issues"]}
+    counts = _counts(summary)
     found: dict[str, set[str] | None] = {}
     for kind in kinds:
         if kind.column not in present or counts.get(kind.issue_type) is None:

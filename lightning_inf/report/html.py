@@ -65,7 +65,8 @@ def render(directory: str | Path) -> Path:
 
 def _section(module: Any, context: dict[str, Any]) -> dict[str, Any]:
     name = module.__name__.rpartition(".")[2]
-    return {"name": name, "id": name.replace("_", "-"), "title": module.TITLE, "context": context}
+    title = context.get("title", module.TITLE)
+    return {"name": name, "id": name.replace("_", "-"), "title": title, "context": context}
 
 
 def _script() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_inf.files import atomic
 from lightning_inf.report.format import count, number, share
+from lightning_inf.report.plain import plain
 from lightning_inf.report.run import SAMPLE, SUGGESTION, Run
 from lightning_inf.report.sentences import finding
 from lightning_inf.report.terminal import visible
@@ -119,7 +120,12 @@ def _suspects(run: Run) -> str:
         ]
         for row in rows
     ]
-    title = f"### The {len(rows)} most suspect labels of {count(total)}"
+    title = f"### The {len(rows)} most suspect {run.noun}s of {count(total)}"
+    if run.noun == "target":
+        numbers = [[str(row["index"]), verbatim(row["sample_id"])] for row in rows]
+        for line, row in zip(numbers, rows, strict=True):
+            line += [plain(row[name]) or "–" for name in ("target", "expected_target")]
+        return f"{title}\n\n" + _table(["Index", "Sample", "Given", "Expected"], numbers, {0, 2, 3})
     return f"{title}\n\n" + _table(["Index", "Sample", "Given", "Suggested", "Confidence"], cells, {0, 4})
 
 

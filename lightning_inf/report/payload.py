@@ -76,6 +76,9 @@ def _columns(run: Run, chosen: np.ndarray) -> dict[str, np.ndarray]:
     for name in ("suggested_confidence", "label_score"):
         if (values := run.column(name)) is not None:
             columns[name] = values[chosen]
+    for name in ("target", "expected_target"):
+        if (values := run.column(name)) is not None:
+            columns[name] = values[chosen].astype("<f4")
     for name in run.rankings:
         values = run.column(name)
         assert values is not None
@@ -106,6 +109,7 @@ def _header(run: Run, chosen: np.ndarray) -> dict[str, Any]:
         "classes": run.class_names,
         "ids": None if all(name == str(i) for name, i in zip(ids, chosen.tolist(), strict=True)) else ids,
         "rankings": list(run.rankings.items()),
+        "noun": run.noun,
         "k": first_k(run),
         "examples": shown["train"],
         "large": shown["large"],

@@ -16,13 +16,21 @@ _DYNAMICS = (
     "other lists ask what a sample does to other predictions, or how hard it pulls on the weights: rare but right samples "
     "answer like wrong ones."
 )
+_RESIDUALS = (
+    "This list is the default because label_score, which speaks of targets here, looks at how far a target lies from what the "
+    "model predicted before it learnt targets by heart, and how far the references' targets do. The other lists ask what a "
+    "sample does to other predictions, or how hard it pulls on the weights: rare but right samples answer like wrong ones."
+)
 
 
 def why_default(summary: dict[str, Any]) -> str:
     """Say why ``label_score`` is the list to start with, or, where known truth disagrees, which list is better."""
     weighed = any("share" in method.get("details", {}) for method in summary["methods"])
     reason = _WEIGHED if weighed else _DYNAMICS
-    if len(summary["checkpoints"]) == 1:
+    of_targets = any("residuals" in method.get("details", {}) for method in summary["methods"])
+    if of_targets:
+        reason = _RESIDUALS
+    elif len(summary["checkpoints"]) == 1:
         reason += (
             " This run lists one checkpoint: unless outputs were recorded while fitting (see Methods), "
             "the label score has no more than that one to go by, and the advantage is lost."

@@ -18,7 +18,8 @@ from lightning_inf.report.schema import read_summary
 #: What every list of samples shows of one.
 SAMPLE = ("index", "sample_id", "label", "label_name", "is_label_issue")
 _PLACE = "__place__"
-SUGGESTION = ("suggested_label", "suggested_label_name", "suggested_confidence")
+#: What is suggested in the place of a label, or expected in that of the target of a regression.
+SUGGESTION = ("suggested_label", "suggested_label_name", "suggested_confidence", "target", "expected_target")
 
 
 class Run:
@@ -136,8 +137,14 @@ class Run:
 
     @property
     def label_issue(self) -> dict[str, Any] | None:
-        """The entry of ``summary.json`` that counts label issues."""
-        return next((issue for issue in self.summary["issues"] if issue["issue_type"] == "label"), None)
+        """The entry of ``summary.json`` that counts label issues, or in a regression those of targets."""
+        found = (issue for issue in self.summary["issues"] if issue["issue_type"] in ("label", "target"))
+        return next(found, None)
+
+    @cached_property
+    def noun(self) -> str:
+        """What is given with a sample and may be wrong: its ``label``, or its ``target`` in a regression."""
+        return "target" if "target" in self.names else "label"
 
     @property
     def rankings(self) -> dict[str, str]:

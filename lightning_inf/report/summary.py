@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_inf.audit.mislabeled import RULE, THRESHOLD, LabelIssues
+from lightning_inf.audit.mislabeled import RULE, RULE_OF_TARGETS, THRESHOLD, LabelIssues
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.files import digest, read_sealed
 from lightning_inf.methods.collect import Scores
@@ -132,28 +132,40 @@ def issue_entries(issues: LabelIssues | None, columns: Mapping[str, np.ndarray])
     finite = score[np.isfinite(score)] if score is not None else np.array([])
     return [
         {
-            "issue_type": "label",
+            "issue_type": "target" if "target" in columns else "label",
             "num_issues": issues.count if issues else None,
             "interval": list(issues.interval) if issues and issues.interval else None,
             # Every label is an issue below an infinite threshold, and JSON has no infinity.
             "threshold": (issues.threshold if math.isfinite(issues.threshold) else None) if issues else THRESHOLD,
-            "threshold_rule": issues.rule if issues else RULE,
+            "threshold_rule": issues.rule if issues else RULE_OF_TARGETS if "target" in columns else RULE,
             "score": float(finite.mean()) if len(finite) else None,
         }
     ]
 
 
-def verdict(issues: LabelIssues | None, scored: int, samples: int) -> str:
-    """Say in one sentence what was found."""
+def verdict(issues: LabelIssues | None, scored: int, samples: int, noun: str = "label") -> str:
+    """Say in one sentence what was found.
+
+    Args:
+        issues: About labels, or the targets of a regression.
+        scored: How many samples were.
+        samples: How many there are.
+        noun: What the findings are about: ``label`` or ``target``.
+    """
     part = f"{scored:,} training samples" if scored == samples else f"{scored:,} training samples that were scored"
     if issues is None:
         whole = f"{scored:,}" if scored == samples else f"{scored:,} of {samples:,}"
+        if noun == "target":
+            return f"{whole} training samples scored. How many targets are wrong could not be judged; see residuals and influence."
         return (
             f"{whole} training samples scored. The model has no class labels that could be judged; see self-influence and"
             " influence."
         )
     if issues.count == 0:
-        return f"No label issue among {part}."
+        if noun == "label":
+            return f"No label issue among {part}."
+        most = f" (95 % interval up to {issues.interval[1]:,})" if issues.interval and issues.interval[1] else ""
+        return f"No target stands out as wrong among {part}{most}."
     share = issues.count / max(int(issues.known.sum()), 1)
     between = f" (95 % interval {issues.interval[0]:,} to {issues.interval[1]:,})" if issues.interval else ""
-    return f"{issues.count:,} of {part} ({share:.1%}) probably carry a wrong label{between}."
+    return f"{issues.count:,} of {part} ({share:.1%}) probably carry a wrong {noun}{between}."

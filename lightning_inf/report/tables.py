@@ -57,7 +57,8 @@ def write_scores(
     """
     # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
     # those of methods that did not run are not.
-    first = ("dynamics_score", "neighbour_agreement", "self_influence")
+    first = ("target", "expected_target", "residual", "prediction")
+    first += ("dynamics_score", "neighbour_agreement", "self_influence")
     others = [name for name in columns if name not in (*first, *DYNAMICS, *COUNTS, *_INTERNAL)]
     names = [name for name in (*first, *others) if name in columns]
 
@@ -193,6 +194,8 @@ def write_references(
         "confidence": _floats(seen.confidence, count, pa.float32()),
         "loss": _floats(seen.loss, count, pa.float32()),
     }
+    if np.isfinite(seen.target).any():  # a regression
+        data |= {name: _floats(getattr(seen, name), count, pa.float64()) for name in ("target", "prediction")}
     _write(path, iter([pa.table(data)]))
 
 

@@ -11,6 +11,7 @@ from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
+from lightning_inf.report.plain import plain
 from lightning_inf.report.sentences import finding
 
 SUSPECTS = 5
@@ -117,11 +118,14 @@ def _suspects(console: Console, summary: dict[str, Any], rows: list[dict[str, An
         table.add_column(heading, justify=justify, no_wrap=True, overflow=overflow, width=width)
 
     labelled = any(_first(row, "label_name", "label") is not None for row in rows)
+    targets = any(row.get("target") is not None for row in rows)
     others = _other_ranks(summary, rows)[: max((n for w, n in RANK_COLUMNS.items() if console.width >= w), default=0)]
     column(_text(console, "most suspect"))
     if labelled:
         column(_text(console, f"given {arrow} suggested"))
         column(_text(console, "conf."), right=True, width=5)
+    if targets:
+        column(_text(console, f"given {arrow} expected target"))
     for name, _ in others:
         # Two lines: the name alone would read as the method's score.
         heading = Text("rank by\n", no_wrap=True).append(_text(console, name))
@@ -130,6 +134,8 @@ def _suspects(console: Console, summary: dict[str, Any], rows: list[dict[str, An
         cells = [_name(row)]
         if labelled:
             cells += [_labels(row, arrow), _number(row.get("suggested_confidence"), 2)]
+        if targets:
+            cells.append(f"{plain(row.get('target')) or '-'} {arrow} {plain(row.get('expected_target')) or '-'}")
         cells += [_count(row.get(rank)) for _, rank in others]
         table.add_row(*(_text(console, cell) for cell in cells))
     return table

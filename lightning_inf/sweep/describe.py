@@ -23,9 +23,11 @@ def describe(outputs: Outputs) -> dict[str, Tensor]:
         outputs: Of B samples.
 
     Returns:
-        Columns by name; only ``loss`` where there are no classes.
+        Columns by name; only ``loss`` where there are neither classes nor single numbers.
     """
     columns: dict[str, Tensor] = {"loss": outputs.loss.detach()}
+    if outputs.prediction is not None and outputs.value is not None:
+        return columns | {"prediction": outputs.prediction.detach(), "target": outputs.value.detach()}
     if outputs.logits is None or outputs.target is None:
         return columns
     logits = outputs.logits.detach()

@@ -14,7 +14,7 @@ from lightning_inf.model.features import Features, watching_features
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep.describe import consult, describe, known
-from lightning_inf.sweep.measurements import BeliefsAt, LossAt, Measurement, OutputsAt
+from lightning_inf.sweep.measurements import BeliefsAt, LossAt, Measurement, OutputsAt, PredictionAt
 
 
 def look(
@@ -40,7 +40,11 @@ def look(
     Returns:
         Columns by measurement.
     """
-    looks = [m for m in measurements if isinstance(m, (OutputsAt, LossAt))]
+    looks = [
+        m
+        for m in measurements
+        if isinstance(m, (OutputsAt, LossAt)) or (isinstance(m, PredictionAt) and m.held_out.key in vectors)
+    ]
     asked = [m for m in measurements if isinstance(m, BeliefsAt) and m.neighbourhood.key in vectors]
     said = {m.key: known(vectors[m.neighbourhood.key], indices) for m in asked}
     answers = {key: columns for key, columns in said.items() if columns is not None}
@@ -48,17 +52,25 @@ def look(
     if not looks and not strange:
         return answers
     if captured is not None and not strange:
-        said_before = describe(captured.outputs) if any(isinstance(m, OutputsAt) for m in looks) else {}
-        loss = {"loss": captured.losses}
-        return answers | {m.key: said_before if isinstance(m, OutputsAt) else loss for m in looks}
+        every = any(not isinstance(m, LossAt) for m in looks)
+        columns = describe(captured.outputs) if every else {"loss": captured.losses}
+        return answers | {m.key: _columns(m, columns) for m in looks}
     watching = watching_features(model.module) if strange else contextlib.nullcontext(Features())
     with torch.no_grad(), watching as features:
-        if any(isinstance(m, OutputsAt) for m in looks):
+        if any(not isinstance(m, LossAt) for m in looks):
             columns = describe(model.outputs(weights, batch))
         else:
             columns = {"loss": model.losses(weights.trainable, weights.fixed, batch)}
-    answers |= {m.key: columns if isinstance(m, OutputsAt) else {"loss": columns["loss"]} for m in looks}
+    answers |= {m.key: _columns(m, columns) for m in looks}
     for m in strange:
         assert features.rows is not None  # or there would be no neighbourhood
         answers[m.key] = consult(vectors[m.neighbourhood.key], features.rows, indices)
     return answers
+
+
+def _columns(measurement: Measurement, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pick what a measurement is about."""
+    if isinstance(measurement, OutputsAt):
+        return columns
+    wanted = ("loss",) if isinstance(measurement, LossAt) else ("prediction", "target")
+    return {name: columns[name] for name in wanted}

@@ -44,7 +44,8 @@ class OutputsAt:
 
     Columns ``loss``; for single-label classifiers also ``label`` (-1 where ignored), ``probability`` of it, ``margin``
     (its log-odds, z_y - logsumexp of the others), ``gap`` (z_y - largest other logit), and ``probabilities`` of shape
-    ``(n, C)``, or the 16 largest as ``top`` and ``top_label`` where there are more than 64 classes.
+    ``(n, C)``, or the 16 largest as ``top`` and ``top_label`` where there are more than 64 classes. For regressions of one
+    number a sample also ``prediction`` and ``target``.
     """
 
     checkpoint: Checkpoint
@@ -161,12 +162,36 @@ class BeliefsAt:
         return digest("beliefs", self.checkpoint.key, self.neighbourhood.key)
 
 
+@dataclass(frozen=True)
+class PredictionAt:
+    """The number that a regression predicts for each sample. Columns ``prediction`` and ``target``.
+
+    Beside the answers stands what it predicts for the references
+    (see :meth:`~lightning_inf.probes.held_out.HeldOutPredictions.aside`). Where the model is no regression of one number
+    a sample, nothing is answered.
+
+    Attributes:
+        checkpoint: Under whose weights.
+        held_out: The references.
+    """
+
+    checkpoint: Checkpoint
+    held_out: Direction
+    output: ClassVar[Output] = "loss"
+    moved = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: equal measurements are made once."""
+        return digest("prediction", self.checkpoint.key, self.held_out.key)
+
+
 Measurement: TypeAlias = (
-    "LossAt | OutputsAt | DerivativeAt | GradientNormAt | RenormalizedAt | SelfAscentAt | BeliefsAt"
+    "LossAt | OutputsAt | DerivativeAt | GradientNormAt | RenormalizedAt | SelfAscentAt | BeliefsAt | PredictionAt"
 )
 
 
 def directions(measurement: Measurement) -> list[Direction]:
-    """Return what must be made before a measurement: vectors in weight space, or a neighbourhood."""
-    found = [getattr(measurement, name, None) for name in ("moved", "tangent", "neighbourhood")]
+    """Return what must be made before a measurement: vectors in weight space, a neighbourhood, or what references say."""
+    found = [getattr(measurement, name, None) for name in ("moved", "tangent", "neighbourhood", "held_out")]
     return [direction for direction in found if direction is not None]

@@ -57,6 +57,7 @@ def density(
     marked: np.ndarray | None = None,
     names: tuple[str, str] = ("samples", "mostly label issues"),
     line: float | None = None,
+    equal: bool = False,
 ) -> Markup:
     """Draw where points lie.
 
@@ -70,6 +71,7 @@ def density(
         marked: Which points are marked, shape ``(n,)``.
         names: What points, and hexagons of mostly marked points, are called.
         line: A height at which a line is drawn.
+        equal: Draw a line through the points of equal coordinates.
     """
     size = (WIDTH - LEFT - RIGHT) / ACROSS
     centres, counts, hits = _counted(x, y, horizontal, vertical, size, marked)
@@ -86,6 +88,11 @@ def density(
     if line is not None and vertical.low <= line <= vertical.high:
         height = float(y_of(vertical, line))
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_="threshold"))
+    low, high = max(horizontal.low, vertical.low), min(horizontal.high, vertical.high)
+    if equal and low < high:
+        ends = np.array([low, high])
+        (x1, x2), (y1, y2) = x_of(horizontal, ends).tolist(), y_of(vertical, ends).tolist()
+        parts.append(element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="threshold"))
     parts.extend(_key(names, top, marked is not None))
     said = f"{counts.sum():,} {names[0]}, at most {top:,} in one cell."
     if marked is not None:

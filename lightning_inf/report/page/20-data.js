@@ -1,5 +1,5 @@
 // The packed columns of `payload.py`, and what can be asked of a sample.
-const TYPES = { i1: Int8Array, i4: Int32Array, u2: Uint16Array, u4: Uint32Array };
+const TYPES = { f4: Float32Array, i1: Int8Array, i4: Int32Array, u2: Uint16Array, u4: Uint32Array };
 let data = null;
 
 async function unpack(text) {
@@ -55,8 +55,18 @@ function thumb(row, large) {
   return make("span", { class: "thumb nothing", role: "img", "aria-label": `${name}: no picture` });
 }
 
-/** Given and suggested label, like the macro `change`. */
+/** Like the filter `plain`. */
+function short(number) {
+  if (!Number.isFinite(number)) return "–";
+  return Math.abs(number) >= 1e3 && Math.abs(number) < 1e9 ? number.toFixed(0) : String(Number(number.toPrecision(3)));
+}
+
+/** Given and suggested label, or given and expected target, like the macro `change`. */
 function change(row) {
+  if (data.column.target) {
+    const expected = value("expected_target", row);
+    return make("p", { class: "change" }, short(value("target", row)), Number.isFinite(expected) && [" → ", make("b", {}, short(expected)), " expected"]);
+  }
   const given = className(value("label", row));
   const suggested = className(value("suggested_label", row));
   const confidence = quantity("suggested_confidence", row);

@@ -92,7 +92,7 @@ function pressed(event) {
 
 function build_review() {
   const { parts } = review;
-  const button = (key) => (parts[key] = make("button", { type: "button", class: key === "y" ? "main" : null, click: ACTIONS[key][1], "aria-keyshortcuts": key }, ACTIONS[key][0], " ", make("kbd", {}, key.toUpperCase())));
+  const button = (key) => (parts[key] = make("button", { type: "button", class: key === "y" ? "main" : null, click: ACTIONS[key][1], "aria-keyshortcuts": key }, ACTIONS[key][0].replace("label", data.noun), " ", make("kbd", {}, key.toUpperCase())));
   const keys = make("input", { type: "checkbox", change: () => kept.set("lightning_inf:keys", (review.keys = keys.checked)) });
   keys.checked = review.keys;
   parts.find = make("input", { type: "search", autocomplete: "off", input: suggest, placeholder: "type to filter" });

@@ -74,7 +74,8 @@ def _hexbin(run: Run, names: list[str], first: np.ndarray, second: np.ndarray) -
     ]
     flags = run.column("is_label_issue")
     marked = None if flags is None or not np.isfinite(flags).any() else np.nan_to_num(flags) > 0
-    return density("agreement-ranks", x, y, axes[0], axes[1], f"Ranks by {names[0]} and {names[1]}", marked)
+    mostly = ("samples", f"mostly {run.noun} issues")
+    return density("agreement-ranks", x, y, axes[0], axes[1], f"Ranks by {names[0]} and {names[1]}", marked, mostly)
 
 
 def _overlap(names: list[str], first: np.ndarray, second: np.ndarray) -> Markup:

@@ -19,8 +19,10 @@ HEATMAP, PAIRS = 30, 30
 Z = 1.959963984540054
 
 
-def context(run: Run) -> dict[str, Any]:
-    """Give the classes, the noisiest first, and the pairs of given and suggested labels."""
+def context(run: Run) -> dict[str, Any] | None:
+    """Give the classes, the noisiest first, and the pairs of given and suggested labels; nothing for a regression."""
+    if run.noun == "target":
+        return None
     classes = run.summary["classes"] or []
     worst = [_with_interval(entry) for entry in sorted(classes, key=_noise, reverse=True)[:CLASSES]]
     largest = max((entry["high"] for entry in worst if entry["samples"]), default=1.0)

@@ -20,8 +20,10 @@ TITLE = "Training dynamics"
 SAMPLES, EPOCHS = 60, 60
 
 
-def context(run: Run) -> dict[str, Any]:
-    """Give the data map, and the curves of the samples that are shown."""
+def context(run: Run) -> dict[str, Any] | None:
+    """Give the data map, and the curves of the samples that are shown; nothing for a regression, which has neither."""
+    if run.noun == "target":
+        return None
     kept = read_curves(run.directory)
     found = _chosen(run, kept) if kept is not None else None
     return {

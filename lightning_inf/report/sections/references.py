@@ -24,6 +24,8 @@ _SEEN = (
     "probability",
     "confidence",
     "loss",
+    "target",
+    "prediction",
 )
 
 
@@ -77,7 +79,7 @@ def _reference(run: Run, rows: list[dict[str, Any]], seen: dict[str, Any] | None
     for row in (*ends["helps"], *ends["hurts"]):
         row["bar"] = signed_bar(row["influence"], largest) if finite(row["influence"]) else ""
     index = rows[0]["reference_index"]
-    known = {column: seen.get(column) for column in _SEEN} if seen else None
+    known = {column: seen.get(column) for column in _SEEN} if seen else None  # the last two of regressions only
     example = run.examples.of(index, "reference")
     return {"index": index, "id": rows[0]["reference_id"], "seen": known, "example": example, **ends}
 

@@ -41,7 +41,7 @@ def context(run: Run) -> dict[str, Any]:
         "memorized": said,
         "judged": judged,
         "curve": _curve(values, found.score, fence),
-        "density": _density(values, run.column("loss"), is_issue if judged else None, found.score, fence),
+        "density": _density(values, run.column("loss"), is_issue if judged else None, found.score, fence, run.noun),
         "rare": tiles(run, rare, notes),
         "wrong": tiles(run, wrong, notes),
     }
@@ -65,7 +65,7 @@ def _curve(values: np.ndarray, name: str, fence: float | None) -> Markup:
 
 
 def _density(
-    values: np.ndarray, loss: np.ndarray | None, is_issue: np.ndarray | None, name: str, fence: float | None
+    values: np.ndarray, loss: np.ndarray | None, is_issue: np.ndarray | None, name: str, fence: float | None, noun: str
 ) -> Markup | None:
     """Draw the scores against the final loss; both axes are logarithmic where all values are positive."""
     if loss is None:
@@ -76,4 +76,5 @@ def _density(
     across = Axis.of(loss[there], "loss under the analysed weights", bool((loss[there] > 0).mean() > 0.5))
     up = Axis.of(values[there], name, bool((values[there] > 0).mean() > 0.5))
     title = f"{name} against loss"
-    return density("self-density", loss, values, across, up, title, is_issue, line=fence)
+    names = ("samples", f"mostly {noun} issues")
+    return density("self-density", loss, values, across, up, title, is_issue, names, fence)

@@ -1,0 +1,1 @@
+"""Regression on a table: suspicious targets where there are no classes."""
