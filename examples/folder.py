@@ -85,7 +85,9 @@ class FolderData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Shuffled and augmented."""
-        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
+        short = len(self.train) < self.batch_size  # type: ignore[arg-type]
+        # A last batch of a single picture would give BatchNorm nothing to average over.
+        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=not short)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """The references of the report."""
@@ -124,7 +126,7 @@ class PictureNet(LightningModule):
     def configure_model(self) -> None:
         """Build the network once the number of classes is known."""
         if self.network is None:
-            classes = len(self.trainer.datamodule.class_names)
+            classes = len(self.trainer.datamodule.class_names)  # type: ignore[attr-defined] # Lightning sets it
             chosen = {"num_classes": classes, **(self.hparams["arguments"] or {})}
             self.network = torchvision.models.get_model(self.hparams["network"], **chosen)
 

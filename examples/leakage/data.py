@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -23,7 +24,7 @@ def _cropped(picture: Image.Image) -> Image.Image:
 
 #: What happened to a picture on its way, by name: how its pixels changed, and the file that it was saved to. ``copy`` is
 #: the file itself.
-KINDS: dict[str, tuple[Callable[[Image.Image], Image.Image] | None, str, dict[str, int]]] = {
+KINDS: dict[str, tuple[Callable[[Image.Image], Image.Image] | None, str, dict[str, Any]]] = {
     "copy": (None, "", {}),
     "jpeg": (lambda picture: picture, ".jpg", {"quality": 50}),
     "brighter": (lambda picture: ImageEnhance.Brightness(picture).enhance(1.3), ".png", {}),

@@ -8,7 +8,7 @@ import numpy as np
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from examples.folder import FolderData
+from examples.folder import FolderData, Pictures
 from lightning_inf import apply_decisions
 
 
@@ -40,17 +40,34 @@ class FlippedData(FolderData):
         self.decisions = decisions
         self.seed = seed
 
-    def training(self, transform: transforms.Compose) -> ImageFolder:
+    def training(self, transform: transforms.Compose) -> Pictures:
         """List the training pictures, flip labels, and correct them again."""
-        folder = super().training(transform)
-        folder.truth = np.array(folder.targets)
-        targets = flipped(folder.truth, len(folder.classes), self.flips, self.seed)
-        folder.known_issues = targets != folder.truth
-        folder.targets = targets.tolist()
-        paths = (path for path, _ in folder.samples)
-        folder.samples = folder.imgs = list(zip(paths, folder.targets, strict=True))
+        folder = FlippedFolder(self.pictures("train", transform), self.flips, self.seed)
         # "listing": the analysis and the training see the same pictures through different transforms.
         return folder if self.decisions is None else apply_decisions(folder, self.decisions, check="listing")
+
+
+class FlippedFolder(ImageFolder):
+    """An image folder with wrong labels.
+
+    Args:
+        folder: The folder as it is.
+        flips: Share of the labels that are replaced by another one, drawn uniformly.
+        seed: Of the choice.
+
+    Attributes:
+        truth: The labels that are right, shape ``(n,)``.
+        known_issues: One boolean a picture: whether its label was replaced.
+    """
+
+    def __init__(self, folder: ImageFolder, flips: float, seed: int) -> None:
+        self.__dict__ |= vars(folder)
+        self.truth = np.array(folder.targets)
+        targets = flipped(self.truth, len(folder.classes), flips, seed)
+        self.known_issues = targets != self.truth
+        self.targets = targets.tolist()
+        paths = [path for path, _ in folder.samples]
+        self.samples = self.imgs = list(zip(paths, self.targets, strict=True))
 
 
 def flipped(labels: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:

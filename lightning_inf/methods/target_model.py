@@ -77,7 +77,9 @@ def fit(residual: np.ndarray, reference: np.ndarray, targets: np.ndarray, seed: 
     centre, scale, freedom = _right(reference)
     spreads = [max(spread, APART * scale) * 2.0**power for power in range(_DOUBLED)]
     shares = [_share(residual - centre, scale, freedom, spread) for spread in spreads]
-    _, share, spread = max((likelihood, share, spread) for (share, likelihood), spread in zip(shares, spreads, strict=True))
+    _, share, spread = max(
+        (likelihood, share, spread) for (share, likelihood), spread in zip(shares, spreads, strict=True)
+    )
     again = []
     for _ in range(REPEATS):
         ours = residual[generator.integers(len(residual), size=len(residual))]

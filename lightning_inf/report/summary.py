@@ -156,7 +156,9 @@ def verdict(issues: LabelIssues | None, scored: int, samples: int, noun: str = "
     if issues is None:
         whole = f"{scored:,}" if scored == samples else f"{scored:,} of {samples:,}"
         if noun == "target":
-            return f"{whole} training samples scored. How many targets are wrong could not be judged; see residuals and influence."
+            return (
+                f"{whole} training samples scored. How many targets are wrong could not be judged; see the residuals."
+            )
         return (
             f"{whole} training samples scored. The model has no class labels that could be judged; see self-influence and"
             " influence."

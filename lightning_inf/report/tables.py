@@ -57,8 +57,8 @@ def write_scores(
     """
     # Those about the label and the sample itself first; columns of training dynamics are always there, at the end, and
     # those of methods that did not run are not.
-    first = ("target", "expected_target", "residual", "prediction")
-    first += ("dynamics_score", "neighbour_agreement", "self_influence")
+    regression = ("target", "expected_target", "residual", "prediction")
+    first = (*regression, "dynamics_score", "neighbour_agreement", "self_influence")
     others = [name for name in columns if name not in (*first, *DYNAMICS, *COUNTS, *_INTERNAL)]
     names = [name for name in (*first, *others) if name in columns]
 

@@ -85,7 +85,9 @@ class UnitCosts:
         total = self.load + self.trunk * len(work.checkpoints)
         for point in work.points:
             along, norms = asked_of(point)
-            looks = {m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt, BeliefsAt, PredictionAt))}
+            looks = {
+                m.output for m in point.measurements if isinstance(m, (LossAt, OutputsAt, BeliefsAt, PredictionAt))
+            }
             total += (self.displaced if point.moved is not None else self.forward - self.trunk) * len(looks)
             total += self._derivatives(along, norms)
         return total

@@ -62,7 +62,13 @@ def _histogram(run: Run) -> Any:
         return None
     threshold = (run.label_issue or {}).get("threshold")
     return histogram(
-        "score-histogram", scores, f"Scores of all {run.noun}s", "label_score", threshold, "below the threshold", (0.0, 1.0)
+        "score-histogram",
+        scores,
+        f"Scores of all {run.noun}s",
+        "label_score",
+        threshold,
+        "below the threshold",
+        (0.0, 1.0),
     )
 
 
@@ -78,7 +84,9 @@ def _residuals(run: Run) -> Markup | None:
     marked = None if flags is None or not np.isfinite(flags).any() else np.nan_to_num(flags) > 0
     across, up = Axis.of(expected[known], "expected target"), Axis.of(given[known], "given target")
     names = ("samples", "mostly suspect targets")
-    return density("target-plane", expected, given, across, up, "Given over expected targets", marked, names, equal=True)
+    return density(
+        "target-plane", expected, given, across, up, "Given over expected targets", marked, names, equal=True
+    )
 
 
 def _spread(run: Run) -> float | None:

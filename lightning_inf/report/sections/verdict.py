@@ -51,7 +51,9 @@ def actions(run: Run) -> list[Action]:
         found.append(Action(f"Remove {counted(n, 'training sample')} that the references hold, too", why, "duplicates"))
     if issues:
         minutes = counted(max(round(issues * LOOK / 60), 1), "minute")
-        found.append(Action(f"Review {counted(issues, f'suspect {run.noun}')}", f"It takes about {minutes}.", "suspects"))
+        found.append(
+            Action(f"Review {counted(issues, f'suspect {run.noun}')}", f"It takes about {minutes}.", "suspects")
+        )
     if n := copies.get("copies"):
         torn = copies.get("conflicts")
         why = f"{counted(torn, 'group')} of copies {'has' if torn == 1 else 'have'} different labels." if torn else ""
