@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ from examples.tabular.diabetes import DiabetesData, Regressor
 from lightning_inf import InfluenceCallback
 from lightning_inf.files import read_json
 
+#: What a table may hold.
+Cell: TypeAlias = "str | int | float | None"
 #: Columns of the report whose highest values, or lowest, are the most suspect, with what the table calls them.
 COLUMNS = {
     "label_score": (-1, "label_score (lightning_inf)"),
@@ -100,8 +102,10 @@ def study(seeds: Iterable[int], epochs: Iterable[int] = EPOCHS) -> Study:
     names = [name for _, name in COLUMNS.values()] + [
         n for n, _ in precision if n not in dict(COLUMNS.values()).values()
     ]
-    rows = [[name, *(float(np.mean(precision[name, c])) for c in columns)] for name in dict.fromkeys(names)]
-    told = [
+    rows: list[list[Cell]] = [
+        [name, *(float(np.mean(precision[name, c])) for c in columns)] for name in dict.fromkeys(names)
+    ]
+    told: list[list[Cell]] = [
         [f"{mistake}, {length} epochs", *(round(float(v), 1) for v in np.mean(found, axis=0)),
          sum(low <= wrong <= high for wrong, _, low, high, _ in found)]
         for (mistake, length), found in counts.items()
