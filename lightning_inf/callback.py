@@ -59,8 +59,8 @@ class InfluenceCallback(Callback):
     Args:
         references: Held-out samples whose predictions are traced: a Dataset (collated as the training data are) or a
             DataLoader. Default: the hook ``reference_dataloader()``, else the first validation dataloader.
-        methods: The estimators, by default ``[LabelQuality(), TrainingDynamics(), ForwardINF(), TracIn(),
-            SelfInfluence()]``.
+        methods: The estimators, by default ``[LabelQuality(), TargetQuality(), TrainingDynamics(), ForwardINF(), TracIn(),
+            SelfInfluence()]``, of which the first is left out for regressions, and the second for all other models.
         checkpoints: A directory, glob or list of ``.ckpt`` files that an earlier run saved, to be analysed in place of
             captured ones. A list with directories or globs is of several runs in the order of training, such as
             ``["pretrained.ckpt", "finetuned/*.ckpt"]``.

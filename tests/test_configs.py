@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lightning_inf.cli import main
+from tests.pictures import write_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -30,6 +31,9 @@ SHORT = [
 #: Real data, where there are any, and few of them.
 DATA = Path(os.environ.get("LIGHTNING_INF_DATA", ROOT.parent / "shared" / "data")).resolve()
 FEW = {"fashion_mnist": [f"--data.root={DATA}", "--data.samples=128"]}
+#: Configs on a folder of pictures, which the test writes.
+FOLDER = ["--data.root=pictures", "--data.size=32", "--data.batch_size=16", "--analysis.individual_references=2"]
+FOLDERS = {"folder": FOLDER, "leakage": [*FOLDER, "--data.leaks=2"], "mislabels": FOLDER}
 SUBCOMMANDS = ["fit", "validate", "test", "predict", "influence"]
 
 
@@ -64,7 +68,10 @@ def leave(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any
 def test_each_config_runs(config: Path) -> None:
     if config.stem in FEW and not (DATA / "FashionMNIST/raw").is_dir():
         pytest.skip("needs real data under LIGHTNING_INF_DATA or ../shared/data")
-    main(["fit", "--config", str(config), *SHORT, "--analysis.on_error=raise", *FEW.get(config.stem, [])])
+    if config.stem in FOLDERS:
+        write_folder(Path("pictures"))
+    few = {**FEW, **FOLDERS}.get(config.stem, [])
+    main(["fit", "--config", str(config), *SHORT, "--analysis.on_error=raise", *few])
     run = directory_of("summary.json")
     assert json.loads((run / "summary.json").read_text())["dataset"]["scored"] > 0
     assert {path.name for path in run.iterdir()} >= {"report.html", "scores.parquet", "attributions.parquet"}
@@ -86,6 +93,16 @@ def test_a_folder_without_the_pictures_is_named(capsys: pytest.CaptureFixture[st
     assert code == 2
     assert re.search(r"in nowhere/FashionMNIST/raw, found no such folder.*--data\.root", said)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("config", FOLDERS)
+@pytest.mark.parametrize(("there", "found"), [([], "no such folder"), (["train", "other"], "other, train")])
+def test_a_folder_that_is_no_folder_of_pictures_is_named(config: str, there: list[str], found: str) -> None:
+    for name in there:
+        Path("wrong", name).mkdir(parents=True)
+    said = rf"expected the folders train and val \(or test\) in wrong, found {found}\. .*--data\.root"
+    with pytest.raises(FileNotFoundError, match=said):
+        main(["fit", "--config", str(ROOT / f"configs/{config}.yaml"), *SHORT, "--data.root=wrong"])
 
 
 def assert_contains(whole: Any, part: Any) -> None:

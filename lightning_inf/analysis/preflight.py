@@ -25,8 +25,8 @@ from lightning_inf.data.reviewed import Reviewed, find_reviewed
 from lightning_inf.data.sources import Samples, reference_samples, training_samples
 from lightning_inf.keyed import Keys
 from lightning_inf.model.isolate import isolated
-from lightning_inf.model.resolve import resolve
 from lightning_inf.model.output import Outputs
+from lightning_inf.model.resolve import resolve
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights, chosen_names
 from lightning_inf.randomness import isolated_rng

@@ -11,7 +11,9 @@ FENCE = 3.0
 #: A label is learnt where the model gives it more than this probability.
 LEARNT = 0.5
 RULE = "self-influence above Q3 + 3 (Q3 - Q1), and the model gives the label more than half of the probability"
-RULE_OF_TARGETS = "self-influence above Q3 + 3 (Q3 - Q1), and the prediction is nearer to the given than to the expected target"
+RULE_OF_TARGETS = (
+    "self-influence above Q3 + 3 (Q3 - Q1), and the prediction is nearer to the given than to the expected target"
+)
 RULE_ALONE = "self-influence above Q3 + 3 (Q3 - Q1); whether the label was learnt is not known"
 
 

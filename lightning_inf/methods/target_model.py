@@ -119,5 +119,6 @@ def _share(apart: np.ndarray, scale: float, freedom: float, spread: float) -> tu
 def _log_t(apart: np.ndarray, scale: float, freedom: float) -> np.ndarray:
     """Logarithm of the density of Student's t."""
     height = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
-    found: np.ndarray = height - math.log(scale) - (freedom + 1) / 2 * np.log1p((apart / scale) ** 2 / freedom)
+    with np.errstate(over="ignore"):  # where the references are predicted exactly, all else is infinitely far
+        found: np.ndarray = height - math.log(scale) - (freedom + 1) / 2 * np.log1p((apart / scale) ** 2 / freedom)
     return found

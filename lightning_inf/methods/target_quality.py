@@ -115,7 +115,9 @@ class _Inquiry:
         if not self._first:
             return {}
         expected, target = self._expected(answers)
-        columns = {"expected_target": expected, "residual": target - expected}
+        columns = {"target": target, "expected_target": expected, "residual": target - expected}
+        if self.asked[-1].key in answers:
+            columns["prediction"] = answers[self.asked[-1].key]["prediction"]
         if self.model is not None:
             columns["label_score"] = self.model.right(target - expected)
         return columns

@@ -110,11 +110,12 @@ def test_without_evidence_the_course_of_training_stands_in(tmp_path, module, ref
     assert "dynamics_score" in notes or reason in notes
 
 
-def test_a_regression_has_no_label_score(tmp_path):
+def test_a_regression_is_not_judged_by_it(tmp_path):
     data, _, _ = flipped(90)
-    table, summary = run(tmp_path, data, Regression, epochs=2)
+    table, summary = run(tmp_path, data, Regression, epochs=2, methods=[LabelQuality(), TrainingDynamics()])
     assert set(table["label_score"]) == {None}
     assert summary["issues"][0]["num_issues"] is None
+    assert [method["name"] for method in summary["methods"]] == ["training_dynamics"]
 
 
 def test_alone_it_still_has_labels_and_losses(tmp_path):

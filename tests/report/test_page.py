@@ -407,6 +407,33 @@ def non_finite(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
     summary["issues"][0]["num_issues"] = sum(bool(flag) for flag in columns["is_label_issue"])
 
 
+def targets(summary: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+    samples = len(columns["index"])
+    columns["target"] = [float(i) for i in range(samples)]
+    columns["expected_target"] = [i + 1234.5 if i < 3 else i + 0.25 for i in range(samples)]
+    columns["label_score"] = [0.1 * i if i < 3 else 0.9 for i in range(samples)]
+    columns["label_rank"] = [i + 1 for i in range(samples)]
+    columns["is_label_issue"] = [i < 3 for i in range(samples)]
+    summary["issues"][0] |= {"issue_type": "target", "num_issues": 3}
+
+
+def test_a_page_about_targets_is_reviewed_without_classes(tmp_path: Path, visit: Visit) -> None:
+    page = visit(render(build_run(tmp_path / "influence", names=None, example=flat, change=targets)))
+    before = page.locator("#gallery .change").all_inner_texts()
+    assert before[:3] == ["0 → 1234 expected", "1 → 1236 expected", "2 → 1236 expected"]
+    page.get_by_label("Sort by rank of").select_option("index")  # from here on the script makes the cards
+    assert page.locator("#gallery .change").all_inner_texts()[1:] == before[1:]
+    assert page.get_by_label("Given → suggested").count() == 0
+    page.get_by_role("button", name="Review the 3 suspects").click()
+    assert page.get_by_role("button", name="Keep target").is_enabled()
+    assert page.get_by_role("button", name="Accept suggestion").is_disabled()
+    page.keyboard.press("x")
+    page.keyboard.press("Escape")
+    export(page, tmp_path / "decisions.csv")
+    (row,) = read_decisions(tmp_path / "decisions.csv").rows
+    assert (row.index, row.kind, row.given_label, row.suspect) == (0, "drop", None, True)
+
+
 THOUSAND = [f"class {i}" for i in range(1000)]
 SPECIAL: dict[str, tuple[dict[str, Any], list[str]]] = {
     "nothing suspicious": (
@@ -416,6 +443,10 @@ SPECIAL: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one class": ({"names": ["only"], "wrong": set(), "example": flat}, ["only", "1 class"]),
     "1,000 classes": ({"names": THOUSAND, "samples": 3000}, ["The worst 50 of 1,000 classes", "Most frequent pairs"]),
     "regression": ({"names": None, "example": flat}, ["no labels that could be judged", "This run has no classes"]),
+    "targets": (
+        {"names": None, "example": flat, "change": targets},
+        ["Suspicious targets", "3 targets are probably wrong", "0 → 1234 expected", "Given over expected targets"],
+    ),
     "text": (
         {"example": lambda i: Example("text", text=f"sentence number {i}", more=4)},
         ["sentence number 0", "4 more characters"],
