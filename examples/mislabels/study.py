@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from lightning.pytorch import Trainer, seed_everything
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 
 from examples.folder import PictureNet
 from examples.mislabels.data import FlippedData, FlippedFolder
@@ -29,6 +35,18 @@ DEEDS = {
     "review": "review the suspects",
     "oracle": "correct every wrong label",
 }
+
+
+class ReadOnce(FlippedData):
+    """The same, but each file is read once: the model is trained many times here."""
+
+    loader = staticmethod(functools.cache(default_loader))
+
+    def pictures(self, part: str, transform: transforms.Compose | None = None) -> ImageFolder:
+        """List the pictures of one part, or a part of them."""
+        folder = super().pictures(part, transform)
+        folder.loader = self.loader
+        return folder
 
 
 def train(data: FlippedData, epochs: int, seed: int, run: Path | None = None) -> float:
@@ -76,7 +94,7 @@ def one(
     """Train once on wrong labels, and once more for each deed; give accuracies, and what was found."""
 
     def data(decisions: Path | None = None) -> FlippedData:
-        return FlippedData(root, decisions=decisions, size=size, every=every, seed=seed)
+        return ReadOnce(root, decisions=decisions, size=size, every=every, seed=seed)
 
     flipped = data()
     found = {"nothing": train(flipped, epochs, seed, run)}
@@ -101,22 +119,34 @@ def one(
 
 
 def study(
-    root: str, seeds: Iterable[int], epochs: int, every: int = 1, size: int = 64, tell: Callable[[str], None] = print
+    root: str,
+    seeds: Iterable[int],
+    epochs: int,
+    runs: Path,
+    every: int = 1,
+    size: int = 64,
+    tell: Callable[[str], None] = print,
 ) -> Study:
-    """Repeat it, and make the table.
+    """Repeat it, and make the table; a study that was stopped goes on with the next seed.
 
     Args:
         root: The folder of pictures.
         seeds: Of flips, and of the training.
         epochs: Of each training.
+        runs: Where the reports are written, and what was found with each seed.
         every: Use only every third picture, or fourth, ...
         size: Of the pictures.
         tell: What is told as it goes.
     """
-    begun = Study("mislabels", "", "", "", "", "", [])
-    seeds = list(seeds)
-    with tempfile.TemporaryDirectory() as folder:
-        found = pd.DataFrame([one(root, s, epochs, every, size, Path(folder, str(s)), tell) for s in seeds])
+    started, seeds = time.time(), list(seeds)
+    rounds = []
+    for seed in seeds:
+        kept = runs / f"{seed}.json"
+        if not kept.is_file():
+            content = one(root, seed, epochs, every, size, runs / str(seed), tell)
+            kept.write_text(json.dumps(content), encoding="utf-8")
+        rounds.append(json.loads(kept.read_text(encoding="utf-8")))
+    found = pd.DataFrame(rounds)
     mean = found.mean()
     gain = found[list(DEEDS)].sub(found["nothing"], axis=0)
     rows = [
@@ -163,7 +193,7 @@ def study(
             ),
         ],
         picture="images/mislabels.png" if every == 1 else None,
-        started=begun.started,
+        started=started,
         packages=("torch", "torchvision", "lightning"),
     )
 
@@ -173,11 +203,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", default=os.environ.get("LIGHTNING_INF_DATA", "pictures"))
     parser.add_argument("--out", help="the JSON file; default: docs/examples/mislabels.json")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few pictures, one seed, one epoch")
     arguments = parser.parse_args()
     root = Path(arguments.data_root)
     root = root if (root / "train").is_dir() else root / "cifar10"
-    made = study(str(root), [0], 1, every=10, size=32) if arguments.quick else study(str(root), [0, 1, 2], 12, size=48)
+    if arguments.quick:
+        with tempfile.TemporaryDirectory() as runs:
+            made = study(str(root), [0], 1, Path(runs), every=10, size=32)
+    else:
+        made = study(str(root), range(arguments.seeds), 8, Path("runs/mislabels/study"), size=48)
     print(made.write(arguments.out))
 
 

@@ -56,16 +56,13 @@ function thumb(row, large) {
 }
 
 /** Like the filter `plain`. */
-function short(number) {
-  if (!Number.isFinite(number)) return "–";
-  return Math.abs(number) >= 1e3 && Math.abs(number) < 1e9 ? number.toFixed(0) : String(Number(number.toPrecision(3)));
-}
+const plain = (x) => (x === x ? String(Math.abs(x) >= 1e3 ? Math.round(x) : +x.toPrecision(3)) : "–");
 
 /** Given and suggested label, or given and expected target, like the macro `change`. */
 function change(row) {
   if (data.column.target) {
-    const expected = value("expected_target", row);
-    return make("p", { class: "change" }, short(value("target", row)), Number.isFinite(expected) && [" → ", make("b", {}, short(expected)), " expected"]);
+    const [given, expected] = ["target", "expected_target"].map((name) => plain(value(name, row)));
+    return make("p", { class: "change" }, given, " → ", make("b", {}, expected), " expected");
   }
   const given = className(value("label", row));
   const suggested = className(value("suggested_label", row));

@@ -60,7 +60,7 @@ const verdict_of = (entry) =>
 function pairs() {
   const found = new Map();
   for (let row = 0; row < data.rows; row++) {
-    if (!suspect(row) || !(value("suggested_label", row) >= 0)) continue;
+    if (!suspect(row) || data.column.target) continue;
     const key = `${value("label", row)} ${value("suggested_label", row)}`;
     found.set(key, (found.get(key) || 0) + 1);
   }
