@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_inf.containers import mapped
+from lightning_inf.data.ahead import lane_to, moved_ahead
 from lightning_inf.data.sources import Samples
 
 #: Moves a collated batch to the device as the user's hooks say.
@@ -38,7 +39,7 @@ class IndexBatches(Sampler[list[int]]):
 
 
 def stream(
-    samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer
+    samples: Samples, lists: Iterable[Sequence[int]], transfer: Transfer, device: torch.device | None = None
 ) -> Generator[tuple[list[int], Any], None, None]:
     """Yield ``(indices, batch on the device)`` for each list of indices, in order.
 
@@ -46,12 +47,15 @@ def stream(
         samples: The dataset and how it is collated.
         lists: Lists of sample indices, one a batch; consumed lazily.
         transfer: Moves a batch to the device.
+        device: Where that is; a GPU is sent the next batch from pinned memory while it computes this one.
     """
-    sampler = IndexBatches(lists)
-    loader = DataLoader(samples.dataset, batch_sampler=sampler, collate_fn=samples.collate_fn, **samples.options)
-    for batch in loader:
-        indices = sampler.pending.pop(0)
-        yield indices, samples.keyed(indices, transfer(batch))
+    sampler, lane = IndexBatches(lists), lane_to(device)
+    options = samples.options if lane is None else {**samples.options, "pin_memory": True}
+    loader = DataLoader(samples.dataset, batch_sampler=sampler, collate_fn=samples.collate_fn, **options)
+    fetched = ((sampler.pending.pop(0), batch) for batch in loader)
+    moved = moved_ahead(fetched, transfer, lane) if lane else ((indices, transfer(batch)) for indices, batch in fetched)
+    for indices, batch in moved:
+        yield indices, samples.keyed(indices, batch)
 
 
 def out_of_memory(error: BaseException) -> bool:

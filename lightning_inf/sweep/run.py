@@ -96,7 +96,7 @@ class Sweep:
         vectors = self.ledger.read_vectors(work, device) or {}
         lists = self.chunks.batches(chunks, self.batch_size)
         # Closed also where a batch fails: the loader's workers end at once, not when the traceback is forgotten.
-        with contextlib.closing(stream(self.samples, lists, self.transfer)) as batches:
+        with contextlib.closing(stream(self.samples, lists, self.transfer, device)) as batches:
             for chunk in chunks:
                 self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
                 self.ranks.check()
