@@ -86,6 +86,7 @@ class Decider:
         # As with the extent: an analysis that is resumed goes on in the way in which it began.
         ways = self._earlier_ways(wanted) or units.ways
         self.evaluator.ways, units = ways, replace(units, ways=ways)
+        self.subject.transfer.layout = ways.layout
         tuning, spent = Tuner(self.trial, self.depends, self._kept("tuning")).tune(self.settings.methods, budget)
         methods = with_chosen(self.settings.methods, tuning)
         beside = spent + self._diagnosing(units, methods)

@@ -26,7 +26,6 @@ from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings, for_model
 from lightning_inf.checkpoints.checkpoint import Checkpoint
-from lightning_inf.data.batches import laid_out
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
@@ -174,6 +173,7 @@ class _Analysis:
             decided = self.ranks.wait("decided")
         self.subject.references.excluded = {int(i): why for i, why in decided["excluded"].items()}
         self.evaluator.ways = Ways(**decided["ways"])
+        self.subject.transfer.layout = self.evaluator.ways.layout
         kept = [c for c in checkpoints if c.key in decided["extent"]["keys"]]
         extent = Extent(kept, decided["extent"]["individual"], decided["extent"]["left_out"])
         # The user's own methods stay as they are: another analysis may have to choose anew.
@@ -247,7 +247,7 @@ class _Analysis:
             self.evaluator,
             self.subject.train,
             self.chunks,
-            lambda batch: laid_out(self.subject.transfer(batch), self.evaluator.ways.layout),
+            self.subject.transfer,
             self.subject.batch_size,
             ledger,
             self.ranks,

@@ -110,6 +110,8 @@ class ToDevice:
     ) -> None:
         self.device = device
         self.dtype = dtype
+        #: How images lie in memory: everything that reads a batch, sweep and probes alike, gets it so.
+        self.layout: Layout = "contiguous"
         #: Called before each batch; it may raise to end the analysis.
         self.before: Callable[[], None] = lambda: None
         self._hooks = {name: self._owner(trainer, module, name) for name in _HOOKS}
@@ -126,7 +128,7 @@ class ToDevice:
         batch = self._hooks["on_before_batch_transfer"](batch, 0)
         batch = self._hooks["transfer_batch_to_device"](batch, self.device, 0)
         batch = self._hooks["on_after_batch_transfer"](batch, 0)
-        return batch if self.dtype is None else mapped(self._cast, batch)
+        return laid_out(batch if self.dtype is None else mapped(self._cast, batch), self.layout)
 
     def _cast(self, leaf: Any) -> Any:
         return leaf.to(self.dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf

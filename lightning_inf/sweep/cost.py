@@ -177,14 +177,14 @@ def _time(
     with torch.no_grad():
         columns = describe(model.outputs(weights, batch))
         output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
-        if not differentiated and not losses:  # the sweep itself is hardly longer than three timings
-            once = _seconds(lambda: model.outputs(weights, batch), weights) / len(part)
-            return UnitCosts(load, 0.0, once, once, output_bytes, backend=evaluator.backend)
-        layout, seconds = _layout(model, weights, warm, batch)
+        plain = not differentiated and not losses  # the sweep itself is hardly longer than more timings
+        layout, seconds = _layout(model, weights, warm, batch, 2 if plain else REPEATS)
     usual, last = (s / len(part) for s in seconds)
     forward = last if layout == "channels_last" else usual
-    warm, batch = laid_out(warm, layout), laid_out(batch, layout)
     ways = Ways(layout=layout, contiguous=usual, channels_last=last)
+    if plain:
+        return UnitCosts(load, 0.0, forward, forward, output_bytes, ways, evaluator.backend)
+    warm, batch = laid_out(warm, layout), laid_out(batch, layout)
     with model.trunk:
         model.share(weights, warm)  # the first that is shared is checked, which takes longer
         shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
@@ -197,7 +197,9 @@ def _time(
     return UnitCosts(load, min(shared, forward), forward, displaced, output_bytes, ways, evaluator.backend)
 
 
-def _layout(model: SampleModel, weights: Weights, warm: Any, batch: Any) -> tuple[Layout, tuple[float, float]]:
+def _layout(
+    model: SampleModel, weights: Weights, warm: Any, batch: Any, repeats: int
+) -> tuple[Layout, tuple[float, float]]:
     """Choose the layout of images whose forward pass is faster, with the seconds of both on a batch.
 
     The second is 0 where there are no images or kernels, or the step doesn't take images with their channels last.
@@ -215,7 +217,7 @@ def _layout(model: SampleModel, weights: Weights, warm: Any, batch: Any) -> tupl
         except RuntimeError:  # `view` of what is not contiguous
             usable = False
     usual, last = [], []
-    for _ in range(REPEATS):  # alternating, so that a slow moment hits both
+    for _ in range(repeats):  # alternating, so that a slow moment hits both
         usual.append(_seconds(lambda: run(batch), weights))
         if usable:
             last.append(_seconds(lambda: run(other), weights))
