@@ -154,7 +154,7 @@ used, and the summary or a message names the file. *Wrong*: anything else; {wron
 
 {_table(["file", "damaged", *kinds], rows)}
 {_list(found["wrong"])}
-{_bits(found["bits"])}"""
+{_bits(found["bits"]) if "bits" in found else ""}"""
 
 
 def _bits(found: dict[str, dict[str, Any]]) -> str:
