@@ -23,7 +23,7 @@ from tests.reliability import bits, compatibility, damage, interrupts, kills, sa
 from tests.reliability.page import PAGES, RESULTS
 
 
-def run_kills(root: Path, seed: int, scale: float) -> dict[str, Any]:
+def run_kills(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
     """Kill runs, by both signals, with one and with two processes."""
     found: dict[str, Any] = {}
     for name, number in (("SIGKILL", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
@@ -34,7 +34,7 @@ def run_kills(root: Path, seed: int, scale: float) -> dict[str, Any]:
     return found
 
 
-def run_damage(root: Path, seed: int, scale: float) -> dict[str, Any]:
+def run_damage(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
     """Flip bits of, and cut off, files of a finished run."""
     whole, choose = damage.make(root / "whole" / "influence"), random.Random(seed)
     names = damage.files(whole)
@@ -64,33 +64,36 @@ def kind_of(file: str) -> str:
     return f"checkpoints/*{path.suffix}" if path.suffix == ".ckpt" else file
 
 
-def run_interrupts(root: Path, seed: int, scale: float) -> dict[str, Any]:
-    """Raise at functions of the package while they analyse."""
+def run_interrupts(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
+    """Raise at functions of the package while they analyse, for so many minutes."""
     calls = interrupts.points(root / "points")
     blows = interrupts.blows(calls, seed)
     random.Random(seed).shuffle(blows)
     blows = blows[: round(len(blows) * scale)]
-    wrong, by_error = [], Counter(blow.error for blow in blows)
+    wrong, made, began = [], [], time.monotonic()
     for number, blow in enumerate(blows):
+        if time.monotonic() - began > 60 * minutes:
+            break
         with damage.quietly():
             problems = interrupts.strike(root / str(number), blow)
+        made.append(blow)
         wrong += [f"{blow}: {problem}" for problem in problems]
-    struck = len({blow.function for blow in blows})
-    return {"functions": len(calls), "struck": struck, "blows": len(blows), "by_error": dict(by_error), "wrong": wrong}
+    by_error, struck = Counter(blow.error for blow in made), len({blow.function for blow in made})
+    return {"functions": len(calls), "struck": struck, "blows": len(made), "by_error": dict(by_error), "wrong": wrong}
 
 
-def run_compatibility(root: Path, seed: int, scale: float) -> dict[str, Any]:
+def run_compatibility(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
     """Try pairs of Lightning's features."""
     return compatibility.run(root)
 
 
-def run_same(root: Path, seed: int, scale: float) -> dict[str, Any]:
+def run_same(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
     """Analyse the same checkpoints in every way."""
     with damage.quietly():
         return {"trials": same.run(root)}
 
 
-PARTS: dict[str, Callable[[Path, int, float], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Path, int, float, float], dict[str, Any]]] = {
     "kills": run_kills,
     "same": run_same,
     "damage": run_damage,
@@ -105,6 +108,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the trials that are made")
+    parser.add_argument("--minutes", type=float, default=1e9, help="after which no further interrupt is tried")
     parser.add_argument("--pages", action="store_true", help="write the pages alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -112,7 +116,7 @@ def main() -> None:
     for part in [] if options.pages else options.parts or PARTS:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
-            found = PARTS[part](Path(scratch), options.seed, options.scale)
+            found = PARTS[part](Path(scratch), options.seed, options.scale, options.minutes)
         found = {"seed": options.seed, "scale": options.scale, "seconds": round(time.monotonic() - began), **found}
         write_json(options.results / f"{part}.json", found)
         print(f"{part}: {found['seconds']} s")

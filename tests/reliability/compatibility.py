@@ -44,20 +44,30 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "stopping": ("max_epochs", "EarlyStopping"),
     "checkpoints": ("none", "ModelCheckpoint", "AsyncCheckpointIO"),
     "precision": ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-true"),
-    "compilation": ("none", "torch.compile"),
+    "compilation": ("none", "torch.compile", "torch.compile with aot_eager", "torch.compile with inductor"),
     "fits": ("one", "two"),
     "callbacks": ("one InfluenceCallback", "two InfluenceCallbacks"),
     "progress bar": ("off", "on"),
     "logger": ("off", "CSVLogger"),
-    "directory": ("local", "memory://", "memory:// with a local dirpath"),
+    "directory": ("local", "memory://", "memory:// with a local dirpath", "s3:// as dirpath"),
 }
+
+#: Tried alone, and not in pairs: each takes what compilers take, and Lightning and we see no more of it than of another.
+ALONE = (("compilation", "torch.compile with aot_eager"), ("compilation", "torch.compile with inductor"))
 
 #: Pairs that Lightning itself refuses, or leaves without effect by failing; each is tried once, and the others around it.
 FORBIDDEN: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = tuple(
     (("optimisation", how), other)
     for how in ("manual", "several optimisers")
     for other in (("accumulation", FACTORS["accumulation"][1]), ("clipping", "by norm"), ("clipping", "by value"))
-) + tuple((("optimisation", "several optimisers"), ("averaging", swa)) for swa in ("SWA before ours", "SWA after ours"))
+) + tuple(
+    (("optimisation", "several optimisers"), other)
+    for other in (
+        ("averaging", "SWA before ours"),
+        ("averaging", "SWA after ours"),
+        ("learning rate", "LearningRateFinder"),
+    )
+)
 
 Settings = Mapping[str, str]
 
@@ -134,8 +144,8 @@ class Trial:
         self.ours = [self._callback(number) for number in range(1 + self.get("callbacks").startswith("two"))]
         module = MODULES[self.get("optimisation")]()
         if self.get("compilation") != "none":
-            # Not "inductor", whose compiler takes a minute; what Lightning and we see of the module is the same.
-            module = torch.compile(module, backend="eager")
+            _, _, backend = self.get("compilation").partition(" with ")
+            module = torch.compile(module, backend=backend or "eager")
         trainer = Trainer(callbacks=self._callbacks(self.ours if with_ours else []), **self._arguments())
         train = DataLoader(blobs(SAMPLES), batch_size=8, shuffle=True)
         held_out = DataLoader(blobs(12, seed=1), batch_size=8)
@@ -147,6 +157,8 @@ class Trial:
     def _callback(self, number: int) -> InfluenceCallback:
         local = self.get("directory") != "memory://"
         own = str(self.root / f"influence{number or ''}") if number or "dirpath" in self.get("directory") else None
+        if self.get("directory").startswith("s3://"):
+            own = f"s3://bucket/influence{number or ''}"
         methods = [LabelQuality(), TrainingDynamics(), ForwardINF(steps=2), TracIn(), SelfInfluence()]
         return InfluenceCallback(
             methods=methods, individual_references=1, budget=None, on_error="raise", dirpath=own if local else None
@@ -170,7 +182,7 @@ class Trial:
 
     def _arguments(self) -> dict[str, Any]:
         steps, clipping = self.get("steps"), self.get("clipping")
-        remote = self.get("directory") != "local"
+        remote = self.get("directory").startswith("memory://")
         return {
             "default_root_dir": "memory://runs" if remote else self.root,
             "accelerator": "cpu",
@@ -302,7 +314,7 @@ def run(root: Path) -> dict[str, Any]:
     """Try every value alone, then every pair of those that work, then the pairs that Lightning refuses."""
     alone = [(settings, outcome(root, settings)) for settings in singles()]
     bad = {next(iter(settings.items())) for settings, found in alone if settings and found["outcome"] != "works"}
-    usable = {factor: tuple(v for v in values if (factor, v) not in bad) for factor, values in FACTORS.items()}
+    usable = {f: tuple(v for v in values if (f, v) not in bad and (f, v) not in ALONE) for f, values in FACTORS.items()}
     together = [*pairwise(usable), *(dict(pair) for pair in FORBIDDEN)]
     trials = alone + [(settings, outcome(root, settings)) for settings in together]
     return {"trials": [{"settings": dict(settings), **found} for settings, found in trials]}

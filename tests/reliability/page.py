@@ -27,6 +27,11 @@ What of Lightning was tried together with `InfluenceCallback`, written by `pytho
 the trials said. Each value is tried alone, then in settings that together hold every pair of two values. A trial fits a small
 classifier on a CPU in one process, and works if every training sample has finite scores; with `fast_dev_run`, if nothing is
 written. {trials} trials: {counts}.
+
+`torch.compile` is tried in pairs with its backend `eager`: what Lightning and we see of a compiled module is the same with
+`aot_eager` and `inductor`, which are tried alone. A run directory in an object store is refused by its scheme, before anything
+is asked for: no server takes part in the trials, and none in the tests, where moto's and s3fs would bring 33 packages for the
+one sentence.
 """
 
 _OUTCOMES = {"works": "works", "refused": "refused", "Lightning": "fails without us, too", "fails": "**fails**"}

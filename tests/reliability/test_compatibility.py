@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.reliability.compatibility import FACTORS, FORBIDDEN, covered, outcome, pairwise, run
+from tests.reliability.compatibility import ALONE, FACTORS, FORBIDDEN, covered, outcome, pairwise, run
 
 #: A few settings of the covering array that hold much at once, without `torch.compile`, which takes longest.
 MIXED = [
@@ -60,13 +60,21 @@ def test_the_trial_sees_what_fails(tmp_path, monkeypatch):
 
 
 def test_every_pair_is_covered():
-    rows, names = pairwise(FACTORS), list(FACTORS)
+    usable = {factor: tuple(v for v in values if (factor, v) not in ALONE) for factor, values in FACTORS.items()}
+    rows, names = pairwise(usable), list(FACTORS)
     have = set().union(*(covered(row, names) for row in rows))
     forbidden = {frozenset(pair) for pair in FORBIDDEN}
     for a, b in itertools.combinations(names, 2):
-        for pair in itertools.product([(a, x) for x in FACTORS[a]], [(b, y) for y in FACTORS[b]]):
+        for pair in itertools.product([(a, x) for x in usable[a]], [(b, y) for y in usable[b]]):
             assert (pair in have) != (frozenset(pair) in forbidden), pair
     assert len(rows) < 40
+
+
+def test_a_bucket_is_refused_before_anybody_asks_for_it(tmp_path):
+    found = outcome(tmp_path / "run", {"directory": "s3:// as dirpath"})
+    assert found["outcome"] == "refused"
+    assert "s3://bucket/influence" in found["sentence"]
+    assert "dirpath=" in found["sentence"]
 
 
 @pytest.mark.long
