@@ -48,12 +48,13 @@ def run_damage(root: Path, seed: int, scale: float, minutes: float) -> dict[str,
             wrong.append(f"{blow}: {found}")
         kinds = outcomes.setdefault(kind_of(blow.file), Counter())
         kinds[found if not found.startswith("wrong") else "wrong"] += 1
-    turned = bits.run(whole, root / "bits", most=max(1000, round(50_000 * scale)))
-    return {
-        "outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())},
-        "wrong": wrong,
-        "bits": turned,
-    }
+    return {"outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())}, "wrong": wrong}
+
+
+def run_bits(root: Path, seed: int, scale: float, minutes: float) -> dict[str, Any]:
+    """Turn every bit of every kind of file that a run reads back, or 50,000 that are evenly spaced."""
+    whole = damage.make(root / "whole" / "influence")
+    return {"kinds": bits.run(whole, root / "bits", most=max(1000, round(50_000 * scale)))}
 
 
 def kind_of(file: str) -> str:
@@ -97,6 +98,7 @@ PARTS: dict[str, Callable[[Path, int, float, float], dict[str, Any]]] = {
     "kills": run_kills,
     "same": run_same,
     "damage": run_damage,
+    "bits": run_bits,
     "interrupts": run_interrupts,
     "compatibility": run_compatibility,
 }

@@ -51,6 +51,7 @@ def reliability(results: Path = RESULTS) -> str:
         ("kills", _kills),
         ("same", _same),
         ("damage", _damage),
+        ("bits", _bits),
         ("interrupts", _interrupts),
     ):
         if (results / f"{name}.json").is_file():
@@ -159,10 +160,10 @@ used, and the summary or a message names the file. *Wrong*: anything else; {wron
 
 {_table(["file", "damaged", *kinds], rows)}
 {_list(found["wrong"])}
-{_bits(found["bits"]) if "bits" in found else ""}"""
+"""
 
 
-def _bits(found: dict[str, dict[str, Any]]) -> str:
+def _bits(found: dict[str, Any]) -> str:
     rows = [
         [
             f"`{kind}`",
@@ -170,12 +171,14 @@ def _bits(found: dict[str, dict[str, Any]]) -> str:
             trial["turned"],
             trial["noticed"],
             trial.get("without effect", 0),
-            len(trial["wrong"]),
+            len(trial["wrong"]) or "none",
         ]
-        for kind, trial in found.items()
+        for kind, trial in found["kinds"].items()
     ]
     head = ["file", "bits", "turned", "noticed", "read as before", "wrong"]
-    return f"""One file of each kind that a run reads back, bit by bit:
+    return f"""## Bits
+
+One file of each kind that a run reads back, bit by bit:
 the next analysis, `report` or `gate` notices the damage, or reads what was written.
 
 {_table(head, rows)}

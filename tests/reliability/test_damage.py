@@ -123,7 +123,7 @@ def test_no_bit_of_an_array_file_can_turn_unnoticed(tmp_path):
 
 
 def test_no_bit_that_is_read_back_can_turn_unnoticed(whole, tmp_path):
-    """Hundreds of every kind of file; all of them by `python -m tests.reliability damage`."""
+    """Hundreds of every kind of file; more of them by `python -m tests.reliability bits`."""
     found = bits.run(whole, tmp_path / "run", most=250)
     assert found.keys() == bits.READERS.keys() - {"curvature/*/*.pt"}  # of solvers, and as in the test above
     for kind, trial in found.items():
