@@ -88,6 +88,9 @@ class InfluenceCallback(Callback):
         draws: Over how many draws the loss of a sample is averaged where the training step draws random numbers, such as
             timesteps and noise. Each sample has its own numbers, by its index and the draw, at every checkpoint and
             displacement; calls for one number a sample are strided over the draws.
+        shared_draws: Give all training samples and references the same numbers in place of their own. What resembles a
+            reference then resembles it under the same noise, so that single pictures are found by far fewer draws; of the
+            influence that is left when noise is averaged out it is a biased estimate.
         full_attributions: Of those, write the influence of every training sample to ``attributions_full.parquet``, not
             only the strongest.
         learning_rate: Learning rate for checkpoints that don't say which was in force: one number, or one a checkpoint.
@@ -132,6 +135,7 @@ class InfluenceCallback(Callback):
         keep_checkpoints: int = 10,
         individual_references: int = 16,
         draws: int = DRAWS,
+        shared_draws: bool = False,
         full_attributions: bool = False,
         learning_rate: float | list[float] | None = None,
         weights: Literal["current", "averaged"] = "current",
@@ -152,6 +156,7 @@ class InfluenceCallback(Callback):
             max_samples=max_samples,
             individual_references=individual_references,
             draws=draws,
+            shared_draws=shared_draws,
             full_attributions=full_attributions,
             learning_rate=learning_rate,
             backend=backend,

@@ -36,6 +36,7 @@ class Keys:
     Args:
         seed: The run's.
         side: Of the data; a training sample that stands in as a reference has other numbers than in its own place.
+        shared: Give all samples of both sides the same numbers.
 
     Example:
         >>> keys = Keys(seed=0, side="training")
@@ -45,11 +46,14 @@ class Keys:
 
     seed: int
     side: str
+    shared: bool = False
 
     def of(self, indices: Sequence[int]) -> Tensor:
         """Make the keys of samples: int64 of shape ``(B,)``."""
-        start = int.from_bytes(hashlib.sha256(f"{self.seed}|{self.side}".encode()).digest()[:8], "big")
-        return _mixed(_signed(start) + _signed(_GOLDEN) * (torch.tensor(list(indices), dtype=torch.int64) + 1))
+        name = f"{self.seed}|everyone" if self.shared else f"{self.seed}|{self.side}"
+        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        places = torch.tensor(list(indices), dtype=torch.int64)
+        return _mixed(_signed(start) + _signed(_GOLDEN) * (torch.zeros_like(places) if self.shared else places + 1))
 
 
 @dataclass

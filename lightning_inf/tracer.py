@@ -32,6 +32,7 @@ from lightning_inf.model.resolve import resolve
 from lightning_inf.model.weights import Weights, chosen_names, fingerprint
 from lightning_inf.probes.scene import Scene
 from lightning_inf.sweep.evaluate import Evaluator
+from lightning_inf.sweep.measurements import LossAt
 from lightning_inf.sweep.ways import Backend
 
 
@@ -56,6 +57,7 @@ class Tracer:
         draws: Over how many draws a sample's loss is averaged where the training step draws random numbers, as in
             ``InfluenceCallback``.
         seed: Of those numbers.
+        shared_draws: Give queries and samples the same numbers, as in ``InfluenceCallback``.
         device: Where it works.
         trusted_globals: Classes or functions that checkpoints may contain besides tensors.
 
@@ -90,6 +92,7 @@ class Tracer:
         backend: Backend = "auto",
         draws: int = DRAWS,
         seed: int = 0,
+        shared_draws: bool = False,
         device: str | torch.device = "cpu",
         trusted_globals: Sequence[Any] = (),
     ) -> None:
@@ -100,7 +103,7 @@ class Tracer:
         stand_in = self._stack.enter_context(isolated(model)).to(device)
         self._names = chosen_names(stand_in, parameters)
         self._transfer = ToDevice(None, stand_in, torch.device(device))
-        keyed = replace(self.samples, keys=Keys(seed, "training"))
+        keyed = replace(self.samples, keys=Keys(seed, "training", shared_draws))
         self.model = resolve(stand_in, lambda indices: fetch(keyed, indices, self._transfer), len(self.samples), draws)
         if self.model.random:
             self.samples = keyed
@@ -161,6 +164,19 @@ class Tracer:
         references = self._references(queries)
         trial = self._asking(references, candidates)
         return trial.table(method, [references.alone(index) for index in range(len(references.samples))])
+
+    def losses(self, candidates: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Return the losses of training samples under the last checkpoint.
+
+        Args:
+            candidates: Indices of the training samples that are asked; None for all.
+
+        Returns:
+            Shape ``(candidates,)`` in fp64.
+        """
+        asked = LossAt(self.checkpoints[-1])
+        answers = self._asking(self._trial.scene.references, candidates).answers([asked])
+        return np.asarray(answers[asked.key]["loss"], dtype=np.float64)
 
     def tokens(
         self, query: Any, candidates: Sequence[int] | np.ndarray, method: Method | None = None

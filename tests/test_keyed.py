@@ -49,3 +49,10 @@ def test_the_leaves_of_a_keyed_batch_are_those_of_the_batch_and_the_keys() -> No
     assert isinstance(doubled, Keyed)
     assert doubled.batch[0].tolist() == [[2.0] * 3] * 2
     assert doubled.keys.tolist() == (batch.keys * 2).tolist()
+
+
+def test_shared_numbers_are_those_of_all_samples_on_both_sides() -> None:
+    keys = Keys(0, "training", shared=True).of([3, 9])
+    assert keys[0] == keys[1] == Keys(0, "references", shared=True).of([5])[0]
+    assert keys[0] != Keys(1, "training", shared=True).of([3])[0]
+    assert keys[0] not in Keys(0, "training").of(range(100))

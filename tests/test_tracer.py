@@ -130,3 +130,22 @@ def test_an_open_radius_is_chosen_once_and_others_are_refused():
         chosen = tracer.tuned(method, pool=40, stand_ins=4)
         assert not chosen.candidates()
         assert tracer.scores(blobs(2), chosen).shape == (2, 40)
+
+
+def test_losses_are_those_of_the_module():
+    module, (x, y) = Classifier(), blobs(SAMPLES).tensors
+    with Tracer(module, blobs(SAMPLES), batch_size=7) as tracer:
+        losses, few = tracer.losses(), tracer.losses([7, 3])
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(module(x), y, reduction="none").numpy()
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    np.testing.assert_allclose(few, expected[[7, 3]], rtol=1e-4)
+
+
+def test_tokens_do_not_add_up_to_a_relative_rise(run):
+    module, train, held_out, _, directory = run
+    with (
+        Tracer(module, loader(train), directory / "checkpoints") as tracer,
+        pytest.raises(ValueError, match="logarithms"),
+    ):
+        tracer.tokens(held_out[0], [1], ForwardINF(relative=True))

@@ -155,7 +155,7 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     if settings.groups is not None:
         given_groups(settings.groups, train.dataset, len(train))
     transfer = ToDevice(trainer, stand_in, trainer.strategy.root_device, _dtype(stand_in))
-    keyed = replace(train, keys=Keys(settings.seed, "training"))
+    keyed = replace(train, keys=Keys(settings.seed, "training", settings.shared_draws))
     model = resolve(stand_in, lambda indices: fetch(keyed, indices, transfer), len(train), settings.draws)
     if model.random:
         train, held_out = keyed, replace(held_out, keys=keyed.keys).as_references()

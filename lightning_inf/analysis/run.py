@@ -232,7 +232,9 @@ class _Analysis:
             "loss": self.subject.model.loss_name,
             "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
-            "draws": [STREAMS_VERSION, self.subject.model.draws] if self.subject.model.random else None,
+            "draws": [STREAMS_VERSION, self.subject.model.draws, self.settings.shared_draws]
+            if self.subject.model.random
+            else None,
         }
 
     def _ledger(self, decided: dict[str, Any]) -> Ledger:

@@ -41,6 +41,7 @@ class Settings:
     max_samples: int | None = None
     individual_references: int = 16
     draws: int = DRAWS
+    shared_draws: bool = False
     full_attributions: bool = False
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"

@@ -45,7 +45,12 @@ def token_scores(method: Method, trial: Trial, target: Target) -> list[TokenScor
 
     Returns:
         One entry a sample of ``trial.indices``; None where the model's loss is not one of tokens.
+
+    Raises:
+        ValueError: If the method takes logarithms of losses, which are no sums over tokens.
     """
+    if getattr(method, "relative", False):
+        raise ValueError(f"{method.name}: relative=True takes logarithms of losses, which tokens don't add up to.")
     model = by_token(trial.evaluator.model)
     if model is None:
         return None

@@ -67,6 +67,9 @@ class ForwardINF(Method):
         checkpoints: Ascend from the ``last`` checkpoint, or from ``all`` of them and take the mean.
         output: What is ascended and differenced: the ``loss``, or for single-label classifiers the ``margin``.
         direction: Unlearn the references (``ascent``), or learn them more (``descent``).
+        relative: Difference the logarithms of the loss, :math:`s_i = \log \ell_i(\theta_K) - \log \ell_i(\theta)`: by how
+            large a part the loss rises. For squared errors that differ much between samples, as in a diffusion model,
+            where rises of the largest losses hide all others.
         preconditioner: Multiplies each gradient by the inverse curvature of the training loss, as an influence function
             does: ``Preconditioner(solver=EKFAC())``.
         name: The column's name.
@@ -92,6 +95,7 @@ class ForwardINF(Method):
         output: Output = "loss",
         direction: Literal["ascent", "descent"] = "ascent",
         preconditioner: Preconditioner | None = None,
+        relative: bool = False,
         name: str = "forward_inf",
     ) -> None:
         choices = (
@@ -114,6 +118,11 @@ class ForwardINF(Method):
                 "ForwardINF(steps=0, preconditioner=...): the limit of preconditioned steps is the influence function; use"
                 " InfluenceFunction(solver=...)."
             )
+        if relative and output != "loss":
+            raise ValueError(
+                "ForwardINF(relative=True, output='margin'): a margin has no logarithm; leave out one of both."
+            )
+        self.relative = relative
         self.direction = direction
         self.preconditioner = preconditioner
         self.name = name
@@ -173,8 +182,9 @@ class ForwardINF(Method):
         """What it computes."""
         over = "" if self.checkpoints == "last" else "mean over checkpoints of "
         one, all_of_them = ("l_i", "L_ref") if self.output == "loss" else ("m_i", "m_ref")
+        log = "log " if self.relative else ""
         if self.steps == 0:
-            return f"{over}<grad {one}, grad {all_of_them}> (Eq. 14, identity curvature)" + self._where
+            return f"{over}<grad {log}{one}, grad {all_of_them}> (Eq. 14, identity curvature)" + self._where
         size = self._size[1] if self._size[1] == "auto" else f"{self._size[1]:g}"
         move = f"alpha={size}" if self.alpha is not None else f"|step|={size}|theta|"
         move += " by tensor" if self.step == "per_layer" else ""
@@ -182,7 +192,7 @@ class ForwardINF(Method):
         # The loss goes up where the margin goes down.
         way = "up" if (self.direction == "ascent") == (self.output == "loss") else "down"
         count = "K" if self.steps is None else self.steps
-        moved, start = f"{one}(theta_{count})", f"{one}(theta)"
+        moved, start = f"{log}{one}(theta_{count})", f"{log}{one}(theta)"
         difference = f"{moved} - {start}" if way == "up" else f"{start} - {moved}"
         kind = "ascent" if way == "up" else "descent"
         return f"{over}{difference}, {count} {self.step} {kind} steps on {all_of_them}, {move}" + self._where
@@ -224,7 +234,8 @@ class ForwardINF(Method):
     def _pair(self, checkpoint: Checkpoint, target: Target) -> list[Measurement]:
         """After and before; or the derivative alone, which has no direction to it."""
         if self.steps == 0:
-            return [DerivativeAt(checkpoint, Gradient(checkpoint, target, output=self.output), self.output)]
+            derivative = DerivativeAt(checkpoint, Gradient(checkpoint, target, output=self.output), self.output)
+            return [derivative, LossAt(checkpoint)] if self.relative else [derivative]
         steps, size = self.steps or 0, self._size[1]
         moved = Ascent(checkpoint, target, steps, self.step, size, self.output, self.direction, self.preconditioner)
         return [LossAt(checkpoint, moved, self.output), LossAt(checkpoint, output=self.output)]
@@ -236,8 +247,16 @@ class ForwardINF(Method):
             if pair[0].key not in answers:
                 continue
             if self.steps == 0:
-                found.add(answers[pair[0].key]["derivative"])
+                derivative = answers[pair[0].key]["derivative"]
+                found.add(derivative / _positive(answers[pair[1].key]["loss"]) if self.relative else derivative)
             else:
                 after, before = (answers[m.key]["loss"].astype(np.float64) for m in pair)
+                if self.relative:
+                    after, before = np.log(_positive(after)), np.log(_positive(before))
                 found.add(after - before if self.direction == "ascent" else before - after)
         return {} if found.total is None else {self.name: found.total / found.terms}
+
+
+def _positive(loss: np.ndarray) -> np.ndarray:
+    """A loss that has a logarithm; NaN where it has none."""
+    return np.where(loss > 0, loss, np.nan).astype(np.float64)

@@ -87,7 +87,7 @@ def test_draws_and_seed_are_part_of_what_numbers_depend_on(
     checkpoint: Path, tmp_path: Path, usual: dict[str, Any]
 ) -> None:
     folders = set()
-    for arguments in ({}, {"draws": 2}, {"seed": 3}):
+    for arguments in ({}, {"draws": 2}, {"shared_draws": True}, {"seed": 3}):
         found = analyse(checkpoint, tmp_path, **arguments)
         chunks = {path.name for path in (tmp_path / "chunks").iterdir()}
         assert not chunks & folders, "an answer of other numbers was taken"

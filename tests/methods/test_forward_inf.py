@@ -1,6 +1,7 @@
 """Arguments, invariants and failure modes of Forward-INF."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_inf import ForwardINF, InfluenceCallback, TracIn, influence
+from lightning_inf.checkpoints.checkpoint import Checkpoint
+from lightning_inf.data.references import Target
+from lightning_inf.probes.ascent import Ascent
+from lightning_inf.sweep.measurements import LossAt
 from tests.runs import attributions, quiet, scores
+
+CHECKPOINT = Checkpoint(Path("c.ckpt"), epoch=1, step=1, learning_rate=None, key="c")
+TARGET = Target((0,), "references")
 
 
 class Net(LightningModule):
@@ -173,3 +181,38 @@ def test_a_step_that_leaves_finite_numbers_is_halved(tmp_path, data):
 def test_two_methods_of_one_name_are_refused():
     with pytest.raises(ValueError, match="forward_inf"):
         InfluenceCallback(methods=[ForwardINF(), ForwardINF(steps=1)])
+
+
+@pytest.mark.parametrize("direction", ["ascent", "descent"])
+def test_a_relative_rise_is_that_of_the_logarithm(tmp_path, data, direction):
+    methods = [
+        ForwardINF(radius=0.01, direction=direction, checkpoints="last"),
+        ForwardINF(radius=0.01, direction=direction, checkpoints="last", relative=True, name="relative"),
+        ForwardINF(steps=0, checkpoints="last", name="limit"),
+        ForwardINF(steps=0, checkpoints="last", relative=True, name="relative_limit"),
+        TracIn(),
+    ]
+    found, summary = run(tmp_path, data, data, methods)
+    torch.manual_seed(0)
+    net = Net()
+    x, y = data.tensors
+    with torch.no_grad():
+        losses = F.cross_entropy(net.net(x), y, reduction="none").double().numpy()
+    rise = np.array(found["forward_inf"])
+    moved = losses + rise if direction == "ascent" else losses - rise
+    expected = np.log(moved / losses) if direction == "ascent" else np.log(losses / moved)
+    np.testing.assert_allclose(found["relative"], expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found["relative_limit"], np.array(found["limit"]) / losses, rtol=1e-4, atol=1e-8)
+    formulas = {method["name"]: method["formula"] for method in summary["methods"]}
+    assert "log l_i" in formulas["relative"]
+    assert "log" not in formulas["forward_inf"]
+
+
+def test_a_loss_of_nothing_has_no_relative_rise():
+    method = ForwardINF(steps=1, relative=True)
+    after, before = LossAt(CHECKPOINT, Ascent(CHECKPOINT, TARGET, 1, "normalized", 0.001)), LossAt(CHECKPOINT)
+    answers = {after.key: {"loss": np.array([2.0, 1.0, -1.0])}, before.key: {"loss": np.array([1.0, 0.0, -2.0])}}
+    found = method._score([[after, before]], answers, np.arange(3))["forward_inf"]
+    np.testing.assert_allclose(found, [np.log(2.0), np.nan, np.nan])
+    with pytest.raises(ValueError, match="relative"):
+        ForwardINF(relative=True, output="margin")

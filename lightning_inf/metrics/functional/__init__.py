@@ -10,6 +10,7 @@ from lightning_inf.metrics.functional.detection import (
     target_rank,
 )
 from lightning_inf.metrics.functional.intervals import bootstrap_mean_interval, t_quantile, wilson_interval
+from lightning_inf.metrics.functional.memorization import subset_effects
 from lightning_inf.metrics.functional.removal import area_between, mean_by_amount
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "rank_average",
     "spearman",
     "split_half_correlation",
+    "subset_effects",
     "t_quantile",
     "target_rank",
     "wilson_interval",
