@@ -30,7 +30,18 @@ SHORT = [
 ]
 #: Real data, where there are any, and few of them.
 DATA = Path(os.environ.get("LIGHTNING_INF_DATA", ROOT.parent / "shared" / "data")).resolve()
-FEW = {"fashion_mnist": [f"--data.root={DATA}", "--data.samples=128"]}
+FEW = {
+    "diffusion": [
+        f"--data.root={DATA}",
+        "--data.candidates=12",
+        "--data.pretraining=64",
+        "--data.steps=1",
+        "--model.epochs=1",
+        "--analysis.draws=2",
+    ],
+    "fashion_mnist": [f"--data.root={DATA}", "--data.samples=128"],
+    "memorization": [f"--data.root={DATA}", "--data.samples=100", "--data.references=20"],
+}
 #: Configs on a folder of pictures, which the test writes.
 FOLDER = ["--data.root=pictures", "--data.size=32", "--data.batch_size=16", "--analysis.individual_references=2"]
 FOLDERS = {"folder": FOLDER, "leakage": [*FOLDER, "--data.leaks=2"], "mislabels": FOLDER}

@@ -1,0 +1,1 @@
+"""Attribution in a diffusion model: which picture taught it what it draws?"""
