@@ -159,6 +159,8 @@ def _examine(trainer: Trainer, module: LightningModule, stand_in: LightningModul
     model = resolve(stand_in, lambda indices: fetch(keyed, indices, transfer), len(train), settings.draws)
     if model.random:
         train, held_out = keyed, replace(held_out, keys=keyed.keys).as_references()
+        if settings.shared_draws:
+            model.notes.append("shared_draws: all training samples and references had the same random numbers.")
     device = trainer.strategy.root_device
     batch_size = 1 if model.mode == "single" else settings.batch_size or _batch_size(train, device)
     reference_batch = 1 if model.mode == "single" else min(batch_size, max(held_out.batch_size, train.batch_size))

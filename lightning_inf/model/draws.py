@@ -1,14 +1,13 @@
-"""Finding out whether a step draws random numbers, and proving that they belong to its samples."""
+"""Finding out whether a step draws random numbers, and which of them are its samples' own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from lightning_inf.keyed import Keyed
-from lightning_inf.model.checks import Batches, Unfit
+from lightning_inf.model.checks import Batches
 from lightning_inf.model.drawing import Seen
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
@@ -23,9 +22,6 @@ def settle_draws(model: SampleModel, weights: Weights, batches: Batches, indices
         batches: Makes a batch, with the keys of its samples.
         indices: Samples to try it on.
         draws: Over how many the losses are to be averaged.
-
-    Raises:
-        Unfit: If a sample's loss depends on its place in the batch.
     """
     if not isinstance(batches(indices), Keyed):
         return
@@ -40,8 +36,6 @@ def settle_draws(model: SampleModel, weights: Weights, batches: Batches, indices
             sizes = zip(seen, fewer, strict=True)
             model.tied = tuple(a.shape[:1] == (len(indices),) and b.shape[:1] == (half,) for a, b in sizes)
     model.draws = draws
-    if half and model.mode != "single":
-        _check_order(model, weights, batches, indices, half, seen)
     model.notes.append(_note(model, seen))
 
 
@@ -57,26 +51,6 @@ def _varies(model: SampleModel, weights: Weights, batches: Batches, indices: lis
     return not torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
-def _check_order(
-    model: SampleModel, weights: Weights, batches: Batches, indices: list[int], half: int, seen: Sequence[Seen]
-) -> None:
-    """Check that the rest of the samples, in reverse order and alone, have the losses that they have in the batch."""
-    whole, other = (
-        model.losses(weights.trainable, weights.fixed, batches(part)) for part in (indices, indices[half:][::-1])
-    )
-    scale = float(whole[whole.isfinite()].abs().max()) if bool(whole.isfinite().any()) else 1.0
-    expected: Tensor = whole[half:].flip(0)
-    if other.shape != expected.shape or not torch.allclose(
-        other, expected, rtol=1e-4, atol=1e-4 * scale, equal_nan=True
-    ):
-        raise Unfit(
-            "it draws random numbers by a sample's place in the batch"
-            + (f" (found {named(seen)})" if seen else " (by NumPy, Python, or a generator of its own)")
-            + "; expected calls such as torch.randn_like(x) or torch.randint(0, T, (len(x),)), with the batch as first"
-            " dimension"
-        )
-
-
 def _note(model: SampleModel, seen: Sequence[Seen]) -> str:
     """Say what was done about random numbers, for the report."""
     tied = model.tied if model.tied is not None else (True,) * len(seen)
@@ -84,7 +58,9 @@ def _note(model: SampleModel, seen: Sequence[Seen]) -> str:
     shared = dict.fromkeys(call.name for call, its in zip(seen, tied, strict=True) if not its)
     text = f"{model.loss_name} draws random numbers"
     if own:
-        text += f" ({', '.join(own)}): each sample had its own, the same at every checkpoint and displacement"
+        text += (
+            f" ({', '.join(own)}): each sample had numbers by its key, the same at every checkpoint and displacement"
+        )
     if shared or not own:
         what = f" ({', '.join(shared)})" if shared else ""
         text += f"{';' if own else ':'} those for a batch as a whole{what} were the same for all samples"

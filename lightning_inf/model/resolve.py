@@ -34,8 +34,7 @@ def resolve(module: LightningModule, batches: Batches, samples: int, draws: int 
 
     Two checks, at a relative tolerance of 1e-5, on up to 16 samples spread over the data: the (weighted) mean of the
     samples' losses reproduces the loss of ``training_step``, and half of the batch, collated alone, gives half of the
-    losses. ``influence_step`` needs the second only. Where the step draws random numbers, the rest of the batch in reverse
-    order must have its losses, too.
+    losses. ``influence_step`` needs the second only.
 
     Args:
         module: The isolated stand-in.
