@@ -246,7 +246,8 @@ def spent(traced: Traced, sizes: Sizes) -> float:
         row: max(size for size, place in zip(sizes.candidates, ranks, strict=True) if place is not None)
         for row, ranks in traced.ranks.items()
     }
-    return sum(seconds * asked[row] for row, seconds in traced.seconds.items())
+    shares = "Forward-INF, rise of the loss"  # the losses of another row
+    return sum(seconds * asked[row] for row, seconds in traced.seconds.items() if row != shares)
 
 
 def study(traced: Sequence[Traced], sizes: Sizes, started: float) -> Study:
