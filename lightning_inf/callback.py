@@ -89,7 +89,7 @@ class InfluenceCallback(Callback):
             timesteps and noise. Each sample has its own numbers, by its index and the draw, at every checkpoint and
             displacement; calls for one number a sample are strided over the draws.
         shared_draws: Give all training samples and references the same numbers in place of their own. What resembles a
-            reference then resembles it under the same noise, so that single pictures are found by far fewer draws; of the
+            reference then resembles it under the same noise, by which more single pictures are found; of the
             influence that is left when noise is averaged out it is a biased estimate.
         full_attributions: Of those, write the influence of every training sample to ``attributions_full.parquet``, not
             only the strongest.
