@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_inf import ForwardINF, InfluenceFunction, LabelQuality, TracIn
+from lightning_inf.analysis.decide import Decider
 from lightning_inf.data.references import Target
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.probes.ascent import Ascent
@@ -108,7 +109,13 @@ def test_a_whole_analysis(run, tmp_path, monkeypatch):  # noqa: F811
     module, checkpoints = run
     methods = [LabelQuality(), ForwardINF(), TracIn(), InfluenceFunction(DiagonalFisher())]
     expected = analyse(module, checkpoints, tmp_path / "whole", methods=methods, batch_size=16)
-    monkeypatch.setattr(SampleModel, "_run", limited(5, ERRORS[0], 40))  # what proves that it is possible comes first
+    decide, short = Decider.decide, limited(5, ERRORS[0])
+
+    def decide_in_little_memory(self, *arguments):  # what proves that it is possible comes before
+        monkeypatch.setattr(SampleModel, "_run", short)
+        return decide(self, *arguments)
+
+    monkeypatch.setattr(Decider, "decide", decide_in_little_memory)
     analyse(module, checkpoints, tmp_path / "again", methods=methods, batch_size=16)
     assert_same(tmp_path / "again", expected)
     summary = json.loads((tmp_path / "again" / "summary.json").read_text())
