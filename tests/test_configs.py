@@ -45,6 +45,9 @@ FEW = {
 #: Configs on a folder of pictures, which the test writes.
 FOLDER = ["--data.root=pictures", "--data.size=32", "--data.batch_size=16", "--analysis.individual_references=2"]
 FOLDERS = {"folder": FOLDER, "leakage": [*FOLDER, "--data.leaks=2"], "mislabels": FOLDER}
+#: Those that need no files, at reduced size.
+SMALL = ["--data.sentences=150", "--data.people=4", "--data.queries=3", "--model.width=16"]
+REDUCED = {"language_model": SMALL, "language_seq2seq": SMALL}
 SUBCOMMANDS = ["fit", "validate", "test", "predict", "influence"]
 
 
@@ -81,7 +84,7 @@ def test_each_config_runs(config: Path) -> None:
         pytest.skip("needs real data under LIGHTNING_INF_DATA or ../shared/data")
     if config.stem in FOLDERS:
         write_folder(Path("pictures"))
-    few = {**FEW, **FOLDERS}.get(config.stem, [])
+    few = {**FEW, **FOLDERS, **REDUCED}.get(config.stem, [])
     main(["fit", "--config", str(config), *SHORT, "--analysis.on_error=raise", *few])
     run = directory_of("summary.json")
     assert json.loads((run / "summary.json").read_text())["dataset"]["scored"] > 0

@@ -10,11 +10,19 @@ import pytest
 import torch
 
 from lightning_inf import ForwardINF, InfluenceCallback, SelfInfluence, TracIn, TrainingDynamics
+from lightning_inf.report.marks import read_marks
 from tests.language import MODELS, Language, Sentences, collate, loader
 from tests.runs import attributions, quiet, scores
 
 SAMPLES = 40
 METHODS = [TrainingDynamics(), ForwardINF(), TracIn(), SelfInfluence()]
+
+
+class Words:
+    """A tokenizer of one's own."""
+
+    def decode(self, ids, skip_special_tokens=False):
+        return " ".join(f"word{i}" for i in ids)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -23,6 +31,7 @@ def run(request, tmp_path_factory):
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp(request.param)
     module, train = Language(MODELS[request.param]()), Sentences(SAMPLES, prompt=2)
+    module.tokenizer = Words()
     callback = InfluenceCallback(
         methods=METHODS, dirpath=directory, individual_references=3, keep_checkpoints=2, budget=None, on_error="raise"
     )
@@ -46,3 +55,24 @@ def test_the_summary_says_how_sequences_were_read(run):
     assert summary["outputs"]["mode"] == "observed"
     assert any("mean over its own tokens" in note for note in summary["outputs"]["notes"])
     assert summary["recording"]["used"], summary["recording"]
+
+
+def test_the_report_marks_the_tokens_that_tie_a_text_to_a_reference(run):
+    _, train, directory = run
+    table, marks = attributions(directory), read_marks(directory)
+    assert (marks["method"], len(marks["pairs"])) == ("forward_inf", 3)
+    influence = {
+        (str(r), str(i)): value
+        for m, r, i, value in zip(
+            *(table[c] for c in ("method", "reference_index", "train_index", "influence")), strict=True
+        )
+        if m == "forward_inf"
+    }
+    for reference, own in marks["pairs"].items():
+        largest = max(abs(influence[reference, index]) for index in own)
+        for index, entry in own.items():
+            assert "".join(text for text, _ in entry["pieces"]) == Words().decode(train[int(index)]["input_ids"])
+            total = sum(value for _, value in entry["pieces"] if value is not None)
+            assert total == pytest.approx(influence[reference, index], rel=1e-2, abs=1e-3 * largest)
+    page = (Path(directory) / "report.html").read_text()
+    assert '<mark class="up m3">' in page

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lightning_inf.analysis.budget import Extent
+from lightning_inf.analysis.tokens import Marked
 from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.sweep.measurements import DerivativeAt, GradientNormAt, RenormalizedAt, SelfAscentAt
@@ -36,6 +37,7 @@ class Account:
         planted: The user's label of each sample that trained under a planted one, by index.
         held_out: The references under the analysed weights.
         curves: What was recorded of every sample at every epoch, shape ``(epochs, n, 3)``; None where nothing was.
+        marked: What tokens of the shown sequences add to their scores; None where the loss is not one of tokens.
     """
 
     directory: Path
@@ -53,6 +55,7 @@ class Account:
     planted: dict[int, int] = field(default_factory=dict)
     held_out: HeldOut | None = None
     curves: np.ndarray | None = None
+    marked: Marked | None = None
 
     @property
     def tuning(self) -> Mapping[str, Mapping[str, Any]]:

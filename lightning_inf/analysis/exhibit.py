@@ -9,12 +9,10 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.preflight import Subject
+from lightning_inf.analysis.tokens import EACH_WAY, REFERENCES, Marked
 from lightning_inf.audit.shown import worth_showing
 from lightning_inf.data.examples import examples
 from lightning_inf.methods.collect import Ends
-
-#: Of how many references, and how many samples at each end of one, the page shows the influence.
-REFERENCES, EACH_WAY = 16, 5
 
 
 def write_exhibit(
@@ -26,6 +24,7 @@ def write_exhibit(
     ends: Mapping[tuple[str, int], Ends],
     sections: Iterable[int] = (),
     copied: Iterable[int] = (),
+    marked: Marked | None = None,
 ) -> None:
     """Write ``examples/`` of the run directory.
 
@@ -38,7 +37,9 @@ def write_exhibit(
         ends: The strongest samples by method and reference.
         sections: Training samples that a section shows whatever their rank.
         copied: References that are shown because of a copy.
+        marked: What the tokens of training sequences have to do with single references.
     """
+    from lightning_inf.report.marks import write_marks
     from lightning_inf.report.sprites import write_examples  # Pillow only where pictures are made
 
     references = list(dict.fromkeys(reference for _, reference in ends))
@@ -59,3 +60,5 @@ def write_exhibit(
         show_reference,
         lambda: list(dict.fromkeys([*show.notes, *show_reference.notes])),
     )
+    if marked is not None:
+        write_marks(directory, marked.method, marked.pieces)

@@ -124,7 +124,7 @@ def write_findings(
         "files": {name: describe(directory / name) for name in _FILES if (directory / name).is_file()},
     }
     write_sealed(directory / "summary.json", content)
-    write_exhibit(trainer, module, subject, directory, ranks, scores.ends, shown, found.references)
+    write_exhibit(trainer, module, subject, directory, ranks, scores.ends, shown, found.references, account.marked)
     html.render(directory)
     markdown.render(directory)
     return content

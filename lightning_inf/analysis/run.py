@@ -25,6 +25,7 @@ from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings, for_model
+from lightning_inf.analysis.tokens import mark_tokens
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.content_fingerprint import content_fingerprint
@@ -290,8 +291,9 @@ class _Analysis:
         account.recording = describe_recording(self.recorded, self._recording_fits)
         account.held_out = held_out(self.subject, self._weights(account.extent.checkpoints[-1]))
         trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
-        joint = self.subject.references.joint
-        account.steps = step_agreement(self.settings.methods, trial, joint, account.backends)
+        methods, everywhere = self.settings.methods, replace(trial, checkpoints=account.extent.checkpoints)
+        account.steps = step_agreement(methods, trial, self.subject.references.joint, account.backends)
+        account.marked = mark_tokens(self.trainer, self.module, self.subject, methods, everywhere, scores.ends)
         account.seconds = time.perf_counter() - self.started
         ledger.keep_only(passes)
         content = write_findings(self.trainer, self.module, self.settings, self.subject, scores, account)

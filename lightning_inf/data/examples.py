@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_inf.data.identity import locate
 from lightning_inf.data.repeatable import Repeatable
 from lightning_inf.data.sources import Samples
+from lightning_inf.data.texts import Reads, text_of, tokenizer_of
 
 #: How much of a text is kept, in characters, and how many rows of a table.
 TEXT, ROWS = 400, 12
@@ -64,12 +65,14 @@ class Examples:
         hook: ``influence_example`` or ``reference_example`` of the user's, None where there is none.
         name: Of the hook.
         feature_names: Names of a feature vector's entries.
+        tokenizer: Reads token ids, where there is one.
     """
 
     samples: Samples
     hook: Callable[[int], Any] | None
     name: str
     feature_names: Sequence[str] | None = None
+    tokenizer: Reads | None = None
     asked: int = 0
     failed: int = 0
     first_failure: str = ""
@@ -80,7 +83,9 @@ class Examples:
         self.asked += 1
         try:
             value = self.samples.dataset[index] if self.hook is None else self.hook(index)
-            found = as_example(_features(value) if self.hook is None else value, self.feature_names)
+            text = text_of(value, self.tokenizer) if self.tokenizer is not None else None
+            shown = _features(value) if self.hook is None else value
+            found = as_example(shown if text is None else text, self.feature_names)
         except Exception as error:  # the user's code, on data of which nothing is known: a report without it is better
             self.failed += 1
             self.first_failure = self.first_failure or f"index {index}, {type(error).__name__}: {error}"[:300]
@@ -113,7 +118,8 @@ def examples(
         module: The bare module.
         samples: Training samples or references.
         side: Which of them. The hook for training samples is ``influence_example(index)``, on the datamodule or the
-            module, that for references ``reference_example(index)``; else the dataset's items are shown.
+            module, that for references ``reference_example(index)``; else the dataset's items are shown. Those with
+            ``input_ids`` are read by the attribute ``tokenizer`` of datamodule, module, collator or dataset.
 
     Returns:
         A callable from index to :class:`Example`.
@@ -124,7 +130,8 @@ def examples(
     names = next(
         (n for o in (*owners, owner) if isinstance(n := getattr(o, "feature_names", None), (list, tuple))), None
     )
-    return Examples(samples, hooks[0] if hooks else None, _HOOKS[side], names)
+    tokenizer = tokenizer_of((*owners, samples.collate_fn, owner))
+    return Examples(samples, hooks[0] if hooks else None, _HOOKS[side], names, tokenizer)
 
 
 def as_example(value: Any, feature_names: Sequence[str] | None = None) -> Example:

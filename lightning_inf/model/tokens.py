@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.containers import flattened
+from lightning_inf.keyed import Keyed
 from lightning_inf.model.losses import LossCall
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
@@ -88,6 +89,7 @@ def _of_tokens(call: LossCall) -> bool:
 
 def _inputs(batch: Any, size: int) -> tuple[list[list[int]], list[list[bool]]]:
     """Find the token ids of a batch's inputs, and which of them are no padding."""
+    batch = batch.batch if isinstance(batch, Keyed) else batch
     named = batch.data if isinstance(batch, UserDict) else batch
     ids, mask = None, None
     if isinstance(named, Mapping):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lightning_inf.model.layers.attention import attend
 from lightning_inf.model.layers.broadcast import ELEMENTWISE, REPEATING, Broadcast
 from lightning_inf.model.layers.calls import CALLS, recognised
+from lightning_inf.model.layers.shared import LAYOUTS, Shared
 from lightning_inf.model.layers.use import Unsupported, Use
 from lightning_inf.model.weights import Vector
 
@@ -53,10 +54,11 @@ class Watcher(TorchFunctionMode):
         self.uses: list[Use] = []
         self.probes: dict[str, Tensor] = {}
         self.reasons: dict[str, str] = {}
+        self._alone: dict[int, tuple[Tensor, Tensor, str]] = {}
 
     def __enter__(self) -> Watcher:
         """Begin anew: a run may be made twice."""
-        self.uses, self.probes, self.reasons = [], {}, {}
+        self.uses, self.probes, self.reasons, self._alone = [], {}, {}, {}
         super().__enter__()
         return self
 
@@ -67,7 +69,7 @@ class Watcher(TorchFunctionMode):
         kwargs = kwargs or {}
         taken = [name for name in map(self._named, tree_leaves((args, kwargs))) if name is not None]
         if not taken:
-            return func(*args, **kwargs)
+            return self._met(func, args, kwargs) if self._alone else func(*args, **kwargs)
         try:
             if func is F.multi_head_attention_forward:
                 return attend(args, kwargs, self._chosen, self._project)
@@ -83,8 +85,38 @@ class Watcher(TorchFunctionMode):
             if use.ambiguous and any(name in self._shared for name in use.names.values()):
                 use.kind = "shared"
         except Unsupported as reason:
+            if func is F.embedding and len(taken) == 1:
+                return self._derived(func, args, kwargs, taken[0])
             return self._probed(func, args, kwargs, taken, str(reason))
         return self._hooked(use.result(func(*args, **kwargs)), use)
+
+    def _derived(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, name: str) -> Tensor:
+        """Look up what belongs to no sample: it is followed until it meets the samples."""
+        leaf = self._given[name].detach().requires_grad_()
+        swap = lambda one: leaf if self._named(one) == name else one  # noqa: E731
+        made: Tensor = func(*tree_map(swap, args), **tree_map(swap, kwargs))
+        self._alone[id(made)] = (made, leaf, name)
+        return made
+
+    def _met(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Give every sample its copy of what was made of a parameter alone."""
+        found = {id(one): self._alone[id(one)] for one in tree_leaves((args, kwargs)) if id(one) in self._alone}
+        if not found or _asks(func):
+            return func(*args, **kwargs)
+        if func in LAYOUTS and len(found) == 1:
+            output = func(*args, **kwargs)
+            self._alone[id(output)] = (output, *next(iter(found.values()))[1:])
+            return output
+        copies = {}
+        for key, (made, leaf, name) in found.items():
+            if len(made) == 1 and made.dim() > 1:
+                copy = made.detach().expand(self.size, *made.shape[1:]).clone()
+                copies[key] = self._hooked(copy, Shared({"weight": name}, self.size, "shared", made=made, leaf=leaf))
+            else:  # not with the samples in front: refused if the losses depend on it
+                self.probes.setdefault(name, leaf)
+                self.reasons.setdefault(name, f"{name} meets the samples in {_title(func)} with no dimension for them")
+        swap = lambda one: copies.get(id(one), one)  # noqa: E731
+        return func(*tree_map(swap, args), **tree_map(swap, kwargs))
 
     def _project(self, taken: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Compute a projection and watch it."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_inf.report.examples import Examples
+from lightning_inf.report.marks import read_marks
 from lightning_inf.report.schema import read_summary
 
 #: What every list of samples shows of one.
@@ -122,6 +123,11 @@ class Run:
     def examples(self) -> Examples:
         """Pictures, texts and small tables of the samples that sections show."""
         return Examples.read(self.directory)
+
+    @cached_property
+    def marks(self) -> dict[str, Any]:
+        """What tokens add to scores, as :func:`~lightning_inf.report.marks.read_marks` gives it."""
+        return read_marks(self.directory)
 
     @cached_property
     def class_names(self) -> dict[int, str]:

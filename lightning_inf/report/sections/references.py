@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from lightning_inf.report.drawing.bars import signed_bar
 from lightning_inf.report.format import finite
+from lightning_inf.report.marks import marked
 from lightning_inf.report.run import SAMPLE, SUGGESTION, Run
 from lightning_inf.report.sections.ranking import LIST_LENGTH, of_kind, ranked_list
 
@@ -39,7 +40,14 @@ def context(run: Run) -> dict[str, Any]:
 
 def _attributions(run: Run, preferred: str | None) -> dict[str, Any]:
     methods = list(dict.fromkeys(method for method, _ in run.attributions))
-    nothing: dict[str, Any] = {"method": None, "methods": [], "total": 0, "errors": 0, "references": []}
+    nothing: dict[str, Any] = {
+        "method": None,
+        "methods": [],
+        "total": 0,
+        "errors": 0,
+        "references": [],
+        "marked": False,
+    }
     if not methods:
         return nothing
     method = preferred if preferred in methods else methods[0]
@@ -49,6 +57,8 @@ def _attributions(run: Run, preferred: str | None) -> dict[str, Any]:
     indices.sort(key=lambda index: _worse(seen.get(index)), reverse=True)
     groups = [_reference(run, run.attributions[method, index], seen.get(index)) for index in indices[:REFERENCES]]
     _add_samples(run, [row for group in groups for row in (*group["helps"], *group["hurts"])])
+    for group in groups:
+        _add_marks(run, method, group)
     errors = sum(bool((seen.get(index) or {}).get("is_error")) for index in indices)
     return {
         "method": method,
@@ -57,7 +67,17 @@ def _attributions(run: Run, preferred: str | None) -> dict[str, Any]:
         "errors": errors,
         "known": any(group["seen"] and group["seen"]["predicted_label"] is not None for group in groups),
         "references": groups,
+        "marked": any(group["marked"] for group in groups),
     }
+
+
+def _add_marks(run: Run, method: str, group: dict[str, Any]) -> None:
+    """Add the texts whose tokens are known to be tied to the reference."""
+    known = run.marks["pairs"].get(str(group["index"]), {}) if run.marks["method"] == method else {}
+    for row in (*group["helps"], *group["hurts"]):
+        entry = known.get(str(row["index"]))
+        row["marked"] = None if entry is None else marked(entry)
+    group["marked"] = bool(known)
 
 
 def _seen(run: Run) -> dict[int, dict[str, Any]]:

@@ -58,6 +58,36 @@ def test_attention_of_one_sequence_to_another_is_refused():
         capture(model, weights, batch, SIZE)
 
 
+class Relative(nn.Module):
+    """Attention with a bias for each distance, as T5 has it: looked up once for all samples."""
+
+    def __init__(self, leading=True):
+        super().__init__()
+        self.table = nn.Embedding(2 * LENGTH - 1, 2)
+        self.inner = nn.Linear(WIDTH, 2 * WIDTH)
+        self.leading = leading
+
+    def forward(self, x):
+        place = torch.arange(x.shape[1])
+        bias = self.table(place[:, None] - place[None] + LENGTH - 1).permute(2, 0, 1)
+        q, k = self.inner(x).unflatten(2, (2, -1)).transpose(1, 2).chunk(2, dim=3)
+        scores = q @ k.transpose(2, 3)
+        scores = scores + bias.unsqueeze(0) if self.leading else scores + bias
+        again = torch.nn.functional.scaled_dot_product_attention(q, k, k, bias.unsqueeze(0).contiguous())
+        return scores.softmax(dim=3) @ k + again
+
+
+def test_relative_positions():
+    captured = compare(Relative(), torch.randn(SIZE, LENGTH, WIDTH))
+    assert sum(type(one).__name__ == "Shared" for one in captured.uses) == 2
+
+
+def test_what_meets_the_samples_without_a_dimension_for_them_is_refused():
+    model, weights, batch, _ = case(Relative(leading=False), torch.randn(SIZE, LENGTH, WIDTH))
+    with pytest.raises(Uncaptured, match=r"table\.weight meets the samples"):
+        capture(model, weights, batch, SIZE)
+
+
 class Vision(nn.Module):
     """Patches, a class token, positions and a gain on the residual."""
 

@@ -1,0 +1,1 @@
+"""Which training sentences does a language model know a fact from?"""
