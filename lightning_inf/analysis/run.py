@@ -36,6 +36,7 @@ from lightning_inf.keyed import STREAMS_VERSION
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
+from lightning_inf.model.compiled import Compiled
 from lightning_inf.model.weights import Weights
 from lightning_inf.probes.scene import Scene
 from lightning_inf.probes.shelf import Shelf
@@ -121,7 +122,8 @@ class _Analysis:
         shelf = Shelf(self.directory / "curvature", digest({name: self._depends[name] for name in _CURVATURE}))
         if self.ranks.rank == 0:
             shelf.clear_others()
-        self.evaluator = Evaluator(self.subject.model, self.settings.backend)
+        compiled = Compiled(self.subject.model) if self.settings.compile else None
+        self.evaluator = Evaluator(self.subject.model, self.settings.backend, compiled=compiled)
         notes = self.evaluator.notes
         self.scene = Scene(self.subject.model, self.subject.references, self._weights, training, shelf, notes)
         # Of whole weights, also where directions are of a part: passes hold both.
@@ -233,6 +235,7 @@ class _Analysis:
             "loss": self.subject.model.loss_name,
             "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
+            **({"compile": True} if self.settings.compile else {}),
             "draws": [STREAMS_VERSION, self.subject.model.draws, self.settings.shared_draws]
             if self.subject.model.random
             else None,

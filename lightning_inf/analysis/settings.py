@@ -45,6 +45,7 @@ class Settings:
     full_attributions: bool = False
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"
+    compile: bool = False
     parameters: str | Sequence[str] | None = None
     batch_size: int | None = None
     chunk_size: int = CHUNK

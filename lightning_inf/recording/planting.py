@@ -20,14 +20,22 @@ class Planting:
     that pass there in the Trainer's training stage are train loaders. :meth:`detach` gives them their dataset back.
 
     Args:
-        share: Share of the training samples that get a planted label.
+        share: Share of the training samples that get a planted label, above 0 and at most 0.1.
         seed: Seed of the draw: equal on all processes, and after a resumption.
 
     Attributes:
         calibration: What was planted; None before a train loader was seen.
+
+    Raises:
+        ValueError: If the share is out of range.
     """
 
     def __init__(self, share: float, seed: int) -> None:
+        if not 0 < share <= 0.1:
+            raise ValueError(
+                "calibration_flips=: expected a share of the training samples above 0 and at most 0.1, found"
+                f" {share}. It is label noise that you add; 0.01 is enough."
+            )
         self.share = share
         self.seed = seed
         self.calibration: Calibration | None = None

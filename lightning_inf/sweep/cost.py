@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from lightning_inf.sweep.measurements import (
     SelfAscentAt,
 )
 from lightning_inf.sweep.plan import Pass, Point
-from lightning_inf.sweep.timing import REPEATS, time_ways
+from lightning_inf.sweep.timing import REPEATS, time_compiled, time_ways
 from lightning_inf.sweep.timing import seconds_of as _seconds
 from lightning_inf.sweep.ways import Backend, Ways
 
@@ -183,8 +183,12 @@ def _time(
     forward = last if layout == "channels_last" else usual
     ways = Ways(layout=layout, contiguous=usual, channels_last=last)
     if plain:
-        return UnitCosts(load, 0.0, forward, forward, output_bytes, ways, evaluator.backend)
+        few = replace(ways, compiled_reason="too few forward passes are asked") if evaluator.compiled else ways
+        return UnitCosts(load, 0.0, forward, forward, output_bytes, few, evaluator.backend)
     warm, batch = laid_out(warm, layout), laid_out(batch, layout)
+    if evaluator.compiled is not None:
+        ways = time_compiled(evaluator.compiled, weights, (batch, len(part)), ways)
+        forward = ways.compiled or forward
     with model.trunk:
         model.share(weights, warm)  # the first that is shared is checked, which takes longer
         shared = _seconds(lambda: model.share(weights, batch), weights) / len(part)
@@ -194,6 +198,8 @@ def _time(
         if model.trunk.of(weights.fixed, batch) is None:
             return UnitCosts(load, 0.0, forward, forward, output_bytes, ways, evaluator.backend)
         displaced = _displaced(model, weights, batch) / len(part)
+        if evaluator.compiled is not None:
+            ways = replace(ways, compiled=0.0, compiled_reason="runs share what comes before the chosen parameters")
     return UnitCosts(load, min(shared, forward), forward, displaced, output_bytes, ways, evaluator.backend)
 
 

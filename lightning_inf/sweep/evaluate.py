@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_inf.model.compiled import Compiled
 from lightning_inf.model.output import Output
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -40,6 +41,7 @@ class Evaluator:
         used: The backend that each kind of measurement was answered with, for the report.
         notes: What was found out on the first batch, for the report.
         ways: Which way to a derivative is the cheapest; set once it has been measured.
+        compiled: Runs the model forward, where the user wants it compiled; of the loss alone.
     """
 
     model: SampleModel
@@ -47,6 +49,7 @@ class Evaluator:
     used: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     ways: Ways = field(default_factory=Ways)
+    compiled: Compiled | None = None
     _displaces: bool = True
     _others: dict[Output, Evaluator] = field(default_factory=dict)
     _differentiator: Differentiator | None = None
@@ -59,6 +62,11 @@ class Evaluator:
             self._differentiator = Differentiator(self.model, self.backend, self.ways, self.used, self.notes)
         self._differentiator.ways = self.ways
         return self._differentiator
+
+    @property
+    def _forward(self) -> Compiled | None:
+        """What is compiled, where that was found to pay."""
+        return self.compiled if self.ways.compiled else None
 
     def giving(self, output: Output) -> Evaluator:
         """Return the evaluator of another output, which finds out for itself what works; notes are shared."""
@@ -167,16 +175,16 @@ class Evaluator:
         along = [m for m in measurements if isinstance(m, DerivativeAt) and m.tangent.key in vectors]
         norms = [m for m in measurements if isinstance(m, GradientNormAt)]
         if not along and not norms:
-            return look(self.model, weights, measurements, vectors, batch, indices)
+            return look(self.model, weights, measurements, vectors, batch, indices, compiled=self._forward)
         answers: Answers = {}
         known = None
         if self.backend == "one_sided":  # which starts from the losses, where somebody asks for them
-            answers = look(self.model, weights, measurements, vectors, batch, indices)
+            answers = look(self.model, weights, measurements, vectors, batch, indices, compiled=self._forward)
             known = next((columns["loss"] for columns in answers.values() if "loss" in columns), None)
         tangents, scales = [vectors[m.tangent.key] for m in along], [m.scale for m in norms]
         found = self.differentiator.answer(weights, tangents, scales, batch, size, known)
         if self.backend != "one_sided":
-            answers = look(self.model, weights, measurements, vectors, batch, indices, found.captured)
+            answers = look(self.model, weights, measurements, vectors, batch, indices, found.captured, self._forward)
         for norm, column in zip(norms, found.norms, strict=True):
             answers[norm.key] = {"squared_norm": column}
         for j, measurement in enumerate(along):

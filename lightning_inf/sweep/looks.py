@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_inf.model.capture import Captured
+from lightning_inf.model.compiled import Compiled
 from lightning_inf.model.features import Features, watching_features
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Vector, Weights
@@ -25,6 +26,7 @@ def look(
     batch: Any,
     indices: Sequence[int],
     captured: Captured | None = None,
+    compiled: Compiled | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Answer what a single forward pass can; run none where nothing needs one.
 
@@ -36,6 +38,7 @@ def look(
         batch: On the device.
         indices: Of the batch's samples in the training data.
         captured: What a forward pass at these weights has said already, where there was one.
+        compiled: Runs the model forward in the place of the step, where that was asked for and pays.
 
     Returns:
         Columns by measurement.
@@ -58,7 +61,9 @@ def look(
     watching = watching_features(model.module) if strange else contextlib.nullcontext(Features())
     with torch.no_grad(), watching as features:
         if any(not isinstance(m, LossAt) for m in looks):
-            columns = describe(model.outputs(weights, batch))
+            columns = describe((compiled if compiled and not strange else model.outputs)(weights, batch))
+        elif compiled and not strange:
+            columns = {"loss": compiled(weights, batch).loss}
         else:
             columns = {"loss": model.losses(weights.trainable, weights.fixed, batch)}
     answers |= {m.key: _columns(m, columns) for m in looks}

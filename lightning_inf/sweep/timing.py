@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_inf.model.capture import Captured
+from lightning_inf.model.compiled import Compiled
 from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.sample_model import device_of
 from lightning_inf.model.weights import Weights
@@ -67,6 +68,28 @@ def time_ways(
         # Once: it takes long, and has to be much faster to make a difference.
         materialised = timed(lambda given, count: differentiator.materialised(weights, some, (), given, count), 1)
     return replace(found, gradient=gradient, derivative=derivative, materialised=materialised)
+
+
+def time_compiled(compiled: Compiled, weights: Weights, batch: tuple[Any, int], ways: Ways) -> Ways:
+    """Compile forward passes, and find out whether they then take less time.
+
+    Args:
+        compiled: The model.
+        weights: Any weights of it.
+        batch: A batch in its layout, with its number of samples.
+        ways: What is known already.
+    """
+    given, size = batch
+    compiled(weights, given)  # compiles
+    if compiled.refused:
+        return replace(ways, compiled_reason=f"the step can't be compiled: {compiled.refused}")
+    plain, fast = [], []
+    for _ in range(REPEATS):
+        plain.append(seconds_of(partial(compiled.model.outputs, weights, given), weights))
+        fast.append(seconds_of(partial(compiled, weights, given), weights))
+    share = min(fast) / min(plain)
+    reason = f"a compiled forward pass takes {share:.2f} of the time, after {compiled.seconds:.1f} s of compiling"
+    return replace(ways, compiled=min(fast) / size if share < 1 else 0.0, compiled_reason=reason)
 
 
 def _time_layers(

@@ -35,6 +35,8 @@ class Ways:
             can't be cheaper than the layers.
         contiguous: Seconds a sample of a forward pass in the usual layout, 0 where it was not measured.
         channels_last: The same with the channels last, 0 where the model has no use for it.
+        compiled: Seconds a sample of a compiled forward pass, 0 where it is not used.
+        compiled_reason: Why it is used, or why not.
     """
 
     layers: bool | None = None
@@ -47,6 +49,8 @@ class Ways:
     contiguous: float = 0.0
     channels_last: float = 0.0
     materialised: float = 0.0
+    compiled: float = 0.0
+    compiled_reason: str = "it was not asked for (compile=True)"
 
     def pick(self, tangents: int, norms: bool, backend: Backend = "auto") -> Way:
         """Pick the cheapest exact way.
@@ -99,6 +103,8 @@ class Ways:
         return {
             "layout": self.layout,
             "layout_reason": self._layout_reason(),
+            "compiled": bool(self.compiled),
+            "compiled_reason": self.compiled_reason,
             "derivatives": [self._choice(*one, backend) for one in sorted(set(asked)) if any(one)],
         }
 
