@@ -34,7 +34,7 @@ RESULTS = Path("benchmarks/results/speed.json")
 SAMPLES = {"cnn": (10_000, 192), "resnet18": (512, 8), "transformer": (1024, 64)}
 
 #: The rows that are not analyses against a bare sweep.
-OTHERS = ("processes", "recording", "import", "micro")
+OTHERS = ("processes", "recording", "import", "compile", "micro")
 
 #: Fewer pairs make no figure.
 LEAST = 7
@@ -103,6 +103,8 @@ class Bench:
             found = others.recorded(self.problem("cnn"), samples, self.pairs)
         elif name == "import":
             found = others.imported(self.pairs)
+        elif name == "compile":
+            found = {problem: others.compiled(self.problem(problem), self.pairs) for problem in SAMPLES}
         else:
             found = micro.measure(self.problem("cnn"), min(1024, samples), self.pairs)
         self.rows[name] = found

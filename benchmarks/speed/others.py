@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from benchmarks import recording
 from benchmarks.data import Images
 from benchmarks.nets import TwoConv
 from benchmarks.speed import ours
-from benchmarks.speed.problems import Problem
+from benchmarks.speed.problems import BATCH, Problem
 from benchmarks.speed.questions import Question
-from benchmarks.timing import Spread, alternate
+from benchmarks.timing import CLOCKS, Spread, alternate
+from lightning_inf.model.compiled import Compiled
+from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.weights import Weights
+
+#: Forward passes that are timed together: one alone is too short.
+_PASSES = 8
 
 #: Times of an import in a new interpreter, and which of our heavy dependencies it leaves loaded.
 _IMPORT = """
@@ -69,6 +77,24 @@ def recorded(problem: Problem, samples: int, pairs: int) -> dict[str, Any]:
         return TwoConv(), {"train_dataloaders": loader, "val_dataloaders": references}
 
     return {"samples": samples, **recording.compare("fashion_mnist", make, pairs, problem.device.type)}
+
+
+def compiled(problem: Problem, pairs: int) -> dict[str, Any]:
+    """Compare a compiled forward pass of one batch with one that is not, as the sweep makes them."""
+    module = copy.deepcopy(problem.module).to(problem.device).eval()
+    run, weights = Compiled(SampleModel(module)), Weights.of(module)
+    batch = next(iter(problem.moved(BATCH)))
+    with torch.no_grad():
+        run(weights, batch)
+        if run.refused:
+            return {"refused": run.refused}
+        works = {"compiled": lambda: [run(weights, batch) for _ in range(_PASSES)]}
+        found = alternate(lambda: run.model.outputs(weights, batch), works, pairs, _PASSES)
+    shares = {
+        clock: vars(Spread.of([row["compiled"][clock] / _PASSES / row["bare"][clock] for row in found]))
+        for clock in CLOCKS
+    }
+    return {"pairs": pairs, "seconds": run.seconds, **shares}
 
 
 def imported(pairs: int) -> dict[str, Any]:

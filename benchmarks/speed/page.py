@@ -190,6 +190,13 @@ def _others(rows: dict[str, Any]) -> list[str]:
             f" {found['samples']:,} samples, less what is done once; {_figure(found['whole'])} with it). Target: at least 1.8,"
             f" {_verdict(_spread(wall).misses(1.8, at_least=True))}."
         )
+    if (found := rows.get("compile")) is not None:
+        names = {"cnn": "the CNN", "resnet18": "the ResNet-18", "transformer": "the transformer"}
+        said = "; ".join(f"{names[name]}: {_compiled(one)}" for name, one in found.items())
+        lines.append(
+            "- `compile=True`: how long a compiled forward pass of a batch takes, as a share of one that is not. It is used"
+            f" where it takes less in a first trial, and has to make up for what compiling takes. {said}."
+        )
     if (found := rows.get("import")) is not None:
         loaded = ", ".join(found["loaded"]) or "none"
         lines.append(
@@ -199,6 +206,12 @@ def _others(rows: dict[str, Any]) -> list[str]:
             f" {_verdict(bool(found['loaded']))}."
         )
     return lines
+
+
+def _compiled(found: dict[str, Any]) -> str:
+    if "refused" in found:
+        return f"not compiled ({found['refused']})"
+    return f"{_figure(found['wall'])} (cpu {found['cpu']['median']:.2f}) after {found['seconds']:.0f} s"
 
 
 def _micro(found: dict[str, Any]) -> list[str]:

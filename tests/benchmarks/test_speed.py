@@ -201,6 +201,17 @@ def test_the_device_is_an_argument_of_the_command_and_on_the_page(tmp_path, monk
     assert "Measured on: meta, beside " in page(results)
 
 
+def test_what_compiling_brings_is_on_the_page(problem, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    found = others.compiled(problem, 2)
+    assert found["pairs"] == 2
+    assert 0.1 < found["cpu"]["median"] < 10
+    wall = {"low": 0.4, "median": 0.5, "high": 0.6}
+    measured = {"cnn": {"pairs": 7, "seconds": 20.4, "wall": wall, "cpu": wall}, "resnet18": {"refused": "no compiler"}}
+    text = page({**results(1.0), "rows": {"compile": measured}})
+    assert "the CNN: 0.50 [0.40, 0.60] (cpu 0.50) after 20 s; the ResNet-18: not compiled (no compiler)." in text
+
+
 def test_fewer_than_seven_pairs_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         speed.main(["--pairs", "6", "--out", str(tmp_path / "speed.json")])
