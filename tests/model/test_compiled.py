@@ -105,7 +105,9 @@ def test_a_step_that_looks_at_values_is_refused(graphs):
 
 
 def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: lambda *given: {n: 2 * t for n, t in graph(*given).items()})
+    monkeypatch.setattr(
+        torch, "compile", lambda graph, **options: lambda *given: {n: 2 * t for n, t in graph(*given).items()}
+    )
     module = Net().eval()
     compiled = Compiled(SampleModel(module))
     with torch.no_grad():
