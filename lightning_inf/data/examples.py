@@ -198,8 +198,8 @@ def _mapping(value: Mapping[Any, Any], feature_names: Sequence[str] | None) -> E
 
 def _table(names: Sequence[str] | None, values: Sequence[Any]) -> Example:
     names = names if names is not None and len(names) == len(values) else [str(i) for i in range(len(values))]
-    rows = tuple((str(name)[:CELL], _cell(value)) for name, value in zip(names, values, strict=True))
-    return Example("table", rows=rows[:ROWS], more=max(len(rows) - ROWS, 0))
+    rows = tuple((str(name)[:CELL], _cell(value)) for name, value in zip(names[:ROWS], values, strict=False))
+    return Example("table", rows=rows, more=max(len(values) - ROWS, 0))
 
 
 def _cell(value: Any) -> str:
