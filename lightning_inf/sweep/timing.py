@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lightning_inf.model import gradients
 from lightning_inf.model.capture import Captured
 from lightning_inf.model.compiled import Compiled
 from lightning_inf.model.layers.tangents import Tangents
@@ -21,6 +22,9 @@ from lightning_inf.sweep.ways import Ways
 
 #: The least of several timings: a moment's stall of the machine must not cost the user checkpoints.
 REPEATS = 3
+
+#: Products that take less than one in so many parts of the two passes are not worth a trial of another way.
+_PART = 4
 
 #: Tangents that are timed together, and the bytes that they may take.
 _TANGENTS = 16
@@ -63,9 +67,11 @@ def time_ways(
         gradient = timed(lambda given, count: evaluator.norms(weights, given, count))
     if evaluator.backend in ("central", "one_sided", "jvp") or not found.cheapest(tangents):
         derivative = timed(lambda given, count: differentiator.along(weights, [tangent], given, count))
-    if found.layers and (most := max(tangents or (), default=0)) * found.product > found.captured:
+    most = max(tangents or (), default=0)
+    whole = size * sum(tensor.nbytes for tensor in tangent.values()) <= gradients.GRADIENT_BYTES
+    # A materialised gradient goes through the same two passes: it can only win by its products, and in one piece.
+    if found.layers and whole and _PART * most * found.product > found.captured:
         some = [tangent] * _held(most, weights)
-        # Once: it takes long, and has to be much faster to make a difference.
         materialised = timed(lambda given, count: differentiator.materialised(weights, some, (), given, count), 1)
     return replace(found, gradient=gradient, derivative=derivative, materialised=materialised)
 
