@@ -76,6 +76,10 @@ class Compiled:
 
 def _compile(model: SampleModel, weights: Weights, batch: Any) -> Graph:
     """Take the step down and compile it."""
+    # What tracing brings in adds a device, and at its first backward pass torch starts a thread for each: a process that has
+    # made one before can still be forked afterwards, for DDP in a notebook, say.
+    with torch.enable_grad():
+        torch.zeros((), requires_grad=True).clone().backward()
     from torch.fx.experimental.proxy_tensor import make_fx  # symbolic mathematics only where it is needed
 
     leaves, again = flattened(batch)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,6 +146,32 @@ def test_an_analysis_uses_it_where_it_pays_and_says_so(run, tmp_path, monkeypatc
     ]
     assert (sum(graphs) > 2) == (case == "faster")
     assert_same(tmp_path / "compiled", tmp_path / "plain")
+
+
+FORKED = """
+import os, torch
+from tests.model.test_compiled import Compiled, Net, SampleModel, Weights, batch
+
+torch.compile = lambda graph, **options: graph
+module = Net().eval()
+compiled = Compiled(SampleModel(module))
+with torch.no_grad():
+    compiled(Weights.of(module), batch(8))
+assert not compiled.refused, compiled.refused
+torch.zeros((), requires_grad=True).clone().backward()
+child = os.fork()
+if not child:
+    torch.zeros((), requires_grad=True).clone().backward()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_has_compiled_can_be_forked():
+    """In a new interpreter: whether it can is settled by what comes first, tracing or a backward pass."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.long
