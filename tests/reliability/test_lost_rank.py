@@ -56,7 +56,7 @@ def lose(tmp_path, captured, patience, seconds=0.02):
     try:
         began = time.monotonic()
         while len(list(directory.glob("chunks/*/0*.npz"))) < 2:
-            assert time.monotonic() - began < 120, group.output(0)[-3000:]
+            assert time.monotonic() - began < 240, group.output(0)[-3000:]
             assert group.processes[0].poll() is None, group.output(0)[-3000:]
             time.sleep(0.05)
         os.kill(group.processes[1].pid, signal.SIGKILL)
