@@ -82,7 +82,10 @@ class Watcher(TorchFunctionMode):
                 output = func(*args, **kwargs)
                 return self._hooked(output.clone(), Broadcast.repeated(args[0], output, taken[0], self.size))
             use = recognised(func, args, kwargs, self._chosen, self.size)
-            if use.ambiguous and any(name in self._shared for name in use.names.values()):
+            known = any(name in self._shared for name in use.names.values())
+            if known and func is F.embedding and use.kind == "rows" and use.kept["input"].dim() > 1:
+                return self._derived(func, args, kwargs, taken[0])  # as many positions as samples, by chance
+            if use.ambiguous and known:
                 use.kind = "shared"
         except Unsupported as reason:
             if func is F.embedding and len(taken) == 1:

@@ -107,5 +107,5 @@ class Layered:
 
 
 def _layers(captured: Captured) -> list[tuple[str, ...]]:
-    """Name the layers that a batch went through, and how it did."""
-    return [(type(use).__name__, use.kind, *use.names.values()) for use in captured.uses]
+    """Name the layers that a batch went through, and how it did: sequences are of another length in every batch."""
+    return [(type(use).__name__, use.kind.partition(":")[0], *use.names.values()) for use in captured.uses]

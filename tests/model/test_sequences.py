@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_inf.model import gradients
 from lightning_inf.model.isolate import isolated
 from lightning_inf.model.losses import take_apart
 from lightning_inf.model.resolve import PER_TOKEN, resolve
@@ -75,6 +76,27 @@ def test_derivatives_are_those_of_a_backward_pass_a_sequence(subject, backend):
         assert any("math kernel" in note for note in model.notes)
     if backend == "layers":
         assert used["derivative"] == "products in the layers"
+
+
+def test_batches_of_every_length_take_the_layers(subject):
+    """Also one with as many positions as samples, which looks like another thing to who counts rows."""
+    model, _, _ = subject
+    by_length = sorted(range(40), key=lambda i: len(Sentences(prompt=2)[i]["input_ids"]))
+    weights, make, used, notes = Weights.of(model.module), batches(Sentences(prompt=2)), {}, []
+    tangent = {name: torch.randn_like(p) for name, p in weights.trainable.items()}
+    differentiator = Differentiator(model, "layers", Ways(), used, notes)
+    widths = []
+    for size in (9, 5, 11, 7, 12):
+        part = by_length[-size:] if size == 11 else by_length[size : 2 * size]
+        batch = make(part)
+        widths.append(batch["input_ids"].shape[1])
+        found = differentiator.answer(weights, [tangent], [None], batch, size)
+        wanted = gradients.exact(model, weights, [tangent], batch, size)
+        torch.testing.assert_close(found.derivatives, wanted, rtol=1e-3, atol=1e-4)
+    assert len(set(widths)) > 2
+    assert widths[2] == 11, "none with as many positions as samples"
+    assert notes == []
+    assert used == {"derivative": "products in the layers", "squared_norm": "products in the layers"}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def _embedding(given: dict[str, Any], names: Mapping[str, str], size: int) -> Us
         raise Unsupported("a lookup with max_norm or scale_grad_by_freq depends on the other samples")
     taken, shape = given["input"], given["weight"].shape
     once = size > 1 and (taken.dim() == 1 or len(taken) == 1) and len(taken) != size
+    if taken.dim() > 1 and not once and len(taken) != size:  # pairs of positions, say: no samples are in front
+        raise Unsupported(f"its input of shape {tuple(taken.shape)} has not the batch's {size} samples in front")
     kind = "shared" if once else kind_of(taken, size)
     return Embedding(names, size, kind, shape=shape, padding=given["padding_idx"], input=taken)
 
