@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.data.texts import pieces, tokenizer_of
-from lightning_inf.methods.by_token import token_scores
+from lightning_inf.methods.by_token import adds_up, token_scores
 from lightning_inf.methods.collect import Ends
 from lightning_inf.methods.method import Method
 from lightning_inf.methods.trial import Trial
@@ -51,11 +51,13 @@ def mark_tokens(
         ends: The strongest samples by method and reference.
 
     Returns:
-        None where no method is about single references, or the model's loss is not one of tokens.
+        None where no method is about single references, its scores are no sums over tokens, or the model's loss is not.
     """
     asking = [method for method in methods if method.kind == "references"]
     # The page shows Forward-INF where there is one, else the first method.
     asking.sort(key=lambda method: not method.name.startswith("forward_inf"))
+    if asking and not adds_up(asking[0]):
+        return None
     shown = {ref: both for (name, ref), both in ends.items() if asking and name == asking[0].name}
     tokenizer, found = None, {}
     for reference, both in list(shown.items())[:REFERENCES]:

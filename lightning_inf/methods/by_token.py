@@ -30,6 +30,11 @@ class TokenScores:
     values: np.ndarray
 
 
+def adds_up(method: Method) -> bool:
+    """Whether a method's score of a sequence is a sum over its tokens: logarithms of losses are none."""
+    return not getattr(method, "relative", False)
+
+
 def token_scores(method: Method, trial: Trial, target: Target) -> list[TokenScores] | None:
     r"""Cut the scores of a trial's sequences into what their tokens add to them.
 
@@ -49,11 +54,11 @@ def token_scores(method: Method, trial: Trial, target: Target) -> list[TokenScor
     Raises:
         ValueError: If the method takes logarithms of losses, which are no sums over tokens.
     """
-    if getattr(method, "relative", False):
-        raise ValueError(f"{method.name}: relative=True takes logarithms of losses, which tokens don't add up to.")
     model = by_token(trial.evaluator.model)
     if model is None:
         return None
+    if not adds_up(method):
+        raise ValueError(f"{method.name}: relative=True takes logarithms of losses, which tokens don't add up to.")
     evaluator = Evaluator(model, trial.evaluator.backend, ways=Ways(layers=False))
     found: list[TokenScores] = []
     for indices in trial.lists():
