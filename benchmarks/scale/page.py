@@ -13,7 +13,7 @@ from lightning_inf.data.references import POOL
 from lightning_inf.files import read_json
 from lightning_inf.recording.rows import width
 from lightning_inf.recording.statistics import Statistics
-from lightning_inf.sweep.plan import MEMORY
+from lightning_inf.sweep.room import SHARE
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -33,6 +33,7 @@ class Case:
         used: Share of them that a forward pass gets.
         references: Asked one by one, R.
         weight_bytes: Of one weight.
+        gpu_bytes: Free on a GPU when an analysis begins.
     """
 
     samples: int = 10**9
@@ -43,6 +44,7 @@ class Case:
     used: float = 0.4
     references: int = 10
     weight_bytes: int = 2
+    gpu_bytes: int = 80 << 30
 
     @property
     def chunks(self) -> int:
@@ -52,7 +54,7 @@ class Case:
     @property
     def room(self) -> int:
         """Sets of weights and directions that one pass may hold; a set and a direction always fit."""
-        return max(MEMORY // int(_FP32 * self.parameters), 2)
+        return max(self.gpu_bytes // SHARE // int(_FP32 * self.parameters), 2)
 
     @property
     def passes(self) -> int:
@@ -215,7 +217,7 @@ Nothing in this section was run. Forward-INF with the loss as its output, {case.
 | what | formula | comes to |
 | --- | --- | ---: |
 | F, one forward sweep | 2 n P T / (W x FLOP/s) | {case.sweep / _HOUR:.1f} h |
-| sets of weights in one pass | max({MEMORY >> 30} GiB / 4 P, 2) | {case.room} |
+| sets of weights in one pass | max({case.gpu_bytes >> 30} GiB / {SHARE} / 4 P, 2): a quarter of what is free | {case.room} |
 | passes | (R + 1) / (sets - 1) | {case.passes} |
 | sweep, base losses in every pass | 2 x passes x F | {2 * case.passes * case.sweep / _DAY:.1f} days |
 | references a day | 1 day / 2 F | {_DAY / (2 * case.sweep):.2f} |

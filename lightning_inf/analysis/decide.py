@@ -87,7 +87,7 @@ class Decider:
         ways = self._earlier_ways(wanted) or units.ways
         self.evaluator.ways, units = ways, replace(units, ways=ways)
         self.subject.transfer.layout = ways.layout
-        tuning, spent = Tuner(self.trial, self.depends, self._kept("tuning")).tune(self.settings.methods, budget)
+        tuning, spent = Tuner(self.trial, self.depends, self.kept("tuning")).tune(self.settings.methods, budget)
         methods = with_chosen(self.settings.methods, tuning)
         beside = spent + self._diagnosing(units, methods)
         cost = lambda extent: beside + self._seconds(units, extent, methods)  # noqa: E731
@@ -174,7 +174,7 @@ class Decider:
         How long work takes depends on what else the machine does. An analysis that is resumed or repeated must not
         decide anew, or its chunks would be of other passes.
         """
-        found = self._kept("extent")
+        found = self.kept("extent")
         if not found or found["asked"] != self._asked(wanted):
             return None
         kept = [checkpoint for checkpoint in wanted.checkpoints if checkpoint.key in found["keys"]]
@@ -182,10 +182,10 @@ class Decider:
 
     def _earlier_ways(self, wanted: Extent) -> Ways | None:
         """Return how an earlier analysis of the same things took derivatives."""
-        found = self._kept("ways")
-        return Ways(**found) if found and self._kept("extent").get("asked") == self._asked(wanted) else None
+        found = self.kept("ways")
+        return Ways(**found) if found and self.kept("extent").get("asked") == self._asked(wanted) else None
 
-    def _kept(self, name: str) -> dict[str, Any]:
+    def kept(self, name: str) -> dict[str, Any]:
         """Read a part of the manifest of an earlier analysis; empty where there is none."""
         try:
             found: dict[str, Any] = read_sealed(self.manifest).get(name, {}) if self.manifest.is_file() else {}

@@ -46,6 +46,7 @@ from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import Ranks
+from lightning_inf.sweep.room import Room
 from lightning_inf.sweep.run import Sweep
 from lightning_inf.sweep.ways import Ways
 
@@ -108,6 +109,7 @@ class _Analysis:
     recorded: Recorded | None
     recorded_on: str | None
     started: float = field(default_factory=time.perf_counter)
+    room: Room = field(default_factory=Room)
     _loaded: dict[str, Weights] = field(default_factory=dict)
 
     def run(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> dict[str, Any]:
@@ -170,10 +172,14 @@ class _Analysis:
                 Trial(self.scene, self.evaluator, checkpoints[-1]),
                 digest(self._depends, self.settings.budget),
             )
+            here = math.ceil(self.ranks.world / max(self.trainer.num_nodes, 1))
+            self.room = Room.choose(self.subject.transfer.device, here, decider.kept("room"))
             decided = decider.decide(checkpoints, epoch_seconds)
+            decided["room"] = decided["estimate"]["memory"] = self.room.described()
             self.ranks.publish("decided", decided)
         else:
             decided = self.ranks.wait("decided")
+            self.room = Room(**decided["room"])
         self.subject.references.excluded = {int(i): why for i, why in decided["excluded"].items()}
         self.evaluator.ways = Ways(**decided["ways"])
         self.subject.transfer.layout = self.evaluator.ways.layout
@@ -181,7 +187,7 @@ class _Analysis:
         extent = Extent(kept, decided["extent"]["individual"], decided["extent"]["left_out"])
         # The user's own methods stay as they are: another analysis may have to choose anew.
         self.settings = replace(self.settings, methods=with_chosen(self.settings.methods, decided["tuning"]))
-        kept_for_later = {name: decided[name] for name in ("extent", "tuning", "ways")}
+        kept_for_later = {name: decided[name] for name in ("extent", "tuning", "ways", "room")}
         return Account(self.directory, extent, weights, cost=decided["estimate"], decided=kept_for_later)
 
     def _plan(self, extent: Extent, methods: Sequence[Method]) -> tuple[dict[str, list[Question]], list[Pass]]:
@@ -201,7 +207,7 @@ class _Analysis:
         self._evidence = {method.name: method.evidence(setting) for method in methods}
         questions = {method.name: method.ask(setting) for method in methods}
         measurements = [m for asked in questions.values() for question in asked for m in question.measurements]
-        return questions, plan(measurements, self.parameter_bytes)
+        return questions, plan(measurements, self.parameter_bytes, self.room.bytes)
 
     @cached_property
     def _planted(self) -> dict[int, int]:

@@ -9,8 +9,7 @@ from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.files import digest
 from lightning_inf.sweep.measurements import Direction, Measurement, directions
 
-#: Bytes of weights and directions that one pass may hold. A constant and not what happens to be free: passes name the
-#: files of their results, so an analysis resumed on another machine must cut the same passes.
+#: Bytes of weights and directions that one pass may hold where nothing else was decided (see :mod:`lightning_inf.sweep.room`).
 MEMORY = 2 << 30
 
 
