@@ -125,7 +125,8 @@ class _Analysis:
         if self.ranks.rank == 0:
             shelf.clear_others()
         compiled = Compiled(self.subject.model) if self.settings.compile else None
-        self.evaluator = Evaluator(self.subject.model, self.settings.backend, compiled=compiled)
+        half = self.settings.bf16
+        self.evaluator = Evaluator(self.subject.model, self.settings.backend, compiled=compiled, half=half)
         notes = self.evaluator.notes
         self.scene = Scene(self.subject.model, self.subject.references, self._weights, training, shelf, notes)
         # Of whole weights, also where directions are of a part: passes hold both.
@@ -241,7 +242,7 @@ class _Analysis:
             "loss": self.subject.model.loss_name,
             "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
             "model": type(self.module).__qualname__,
-            **({"compile": True} if self.settings.compile else {}),
+            **{name: True for name in ("compile", "bf16") if getattr(self.settings, name)},
             "draws": [STREAMS_VERSION, self.subject.model.draws, self.settings.shared_draws]
             if self.subject.model.random
             else None,

@@ -46,6 +46,7 @@ class Settings:
     learning_rate: float | Sequence[float] | None = None
     backend: Backend = "auto"
     compile: bool = False
+    bf16: bool = False
     parameters: str | Sequence[str] | None = None
     batch_size: int | None = None
     chunk_size: int = CHUNK

@@ -8,6 +8,7 @@ A parameter that is used in any other way is found out, because the losses then 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from lightning_inf.model.layers.outer import Outer, Together
 from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.layers.use import Use, row_squares
 from lightning_inf.model.output import Outputs, mean_outputs
-from lightning_inf.model.sample_model import SampleModel
+from lightning_inf.model.sample_model import SampleModel, device_of
 from lightning_inf.model.watcher import Watcher
 from lightning_inf.model.weights import Vector, Weights
 
@@ -129,7 +130,9 @@ class Captured:
         return found
 
 
-def capture(model: SampleModel, weights: Weights, batch: Any, size: int, shared: Collection[str] = ()) -> Captured:
+def capture(
+    model: SampleModel, weights: Weights, batch: Any, size: int, shared: Collection[str] = (), half: bool = False
+) -> Captured:
     """Run a batch forward and backward.
 
     Args:
@@ -138,6 +141,7 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int, shared:
         batch: A batch of ``size`` samples, on the weights' device.
         size: B.
         shared: Parameters that are looked up once for all samples where shapes leave that open.
+        half: Run in bf16 what torch's automatic mixed precision runs in halves; products are taken in fp32 all the same.
 
     Returns:
         What single samples' gradients can be made of.
@@ -147,7 +151,14 @@ def capture(model: SampleModel, weights: Weights, batch: Any, size: int, shared:
             writes into what a layer has taken.
     """
     draws = model.apart()
-    found = [_run(one, weights, batch, size, 1 / len(draws), shared) for one in draws]
+    device = device_of(weights).type
+    # Without its cache, weights that were cast once would stay for as long as the mode does.
+    with torch.autocast(device, torch.bfloat16, cache_enabled=False) if half else contextlib.nullcontext():
+        found = [_run(one, weights, batch, size, 1 / len(draws), shared) for one in draws]
+    if half:
+        for _, _, uses in found:
+            for use in uses:
+                use.widen()
     losses = found[0][0] if len(found) == 1 else torch.stack([loss for loss, _, _ in found]).mean(dim=0)
     return Captured(
         losses, mean_outputs([outputs for _, outputs, _ in found]), [u for _, _, uses in found for u in uses]

@@ -131,17 +131,19 @@ class Differentiator:
         if captured is None:
             return None
         dots, norms = captured.answer(self.prepared(tangents) if tangents else None, scales)
+        name = f"{LAYERS}, of passes in bf16" if self.ways.half else LAYERS
         if tangents:
-            self.used["derivative"] = LAYERS
+            self.used["derivative"] = name
         if scales:
-            self.used["squared_norm"] = LAYERS
-        return Found(dots if tangents else None, norms, captured)
+            self.used["squared_norm"] = name
+        # Losses and probabilities are never taken from a pass in halves.
+        return Found(dots if tangents else None, norms, None if self.ways.half else captured)
 
-    def captured(self, weights: Weights, batch: Any, size: int) -> Captured | None:
-        """Run a batch forward and backward, None where that is no use."""
+    def captured(self, weights: Weights, batch: Any, size: int, half: bool | None = None) -> Captured | None:
+        """Run a batch forward and backward, None where that is no use; ``half`` None: in the precision that was decided."""
         if self.ways.layers is False or self.backend == "vmap":
             return None
-        return self.layered(weights, batch, size)
+        return self.layered(weights, batch, size, bool(self.ways.half) if half is None else half)
 
     def materialised(
         self,

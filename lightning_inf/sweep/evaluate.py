@@ -42,6 +42,7 @@ class Evaluator:
         notes: What was found out on the first batch, for the report.
         ways: Which way to a derivative is the cheapest; set once it has been measured.
         compiled: Runs the model forward, where the user wants it compiled; of the loss alone.
+        half: Whether the user lets passes run in bf16, where products in the layers are taken of them.
     """
 
     model: SampleModel
@@ -50,6 +51,7 @@ class Evaluator:
     notes: list[str] = field(default_factory=list)
     ways: Ways = field(default_factory=Ways)
     compiled: Compiled | None = None
+    half: bool = False
     _displaces: bool = True
     _others: dict[Output, Evaluator] = field(default_factory=dict)
     _differentiator: Differentiator | None = None

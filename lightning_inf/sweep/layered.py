@@ -38,12 +38,13 @@ class Layered:
     _layers: list[tuple[str, ...]] | None = None
     _shared: frozenset[str] = field(default_factory=frozenset)
 
-    def __call__(self, weights: Weights, batch: Any, size: int) -> Captured | None:
-        """Run a batch forward and backward; None where the samples' gradients don't come apart."""
+    def __call__(self, weights: Weights, batch: Any, size: int, half: bool = False) -> Captured | None:
+        """Run a batch forward and backward, in bf16 if ``half``; None where the samples' gradients don't come apart."""
         if self.refused or self.model.mode == "single":
             return None
         try:
-            return self._first(weights, batch, size) if self._layers is None else self._further(weights, batch, size)
+            first = self._first(weights, batch, size) if self._layers is None else None
+            return first if first is not None and not half else self._further(weights, batch, size, half)
         except (Uncaptured, *REFUSALS) as error:
             if out_of_memory(error):
                 raise
@@ -72,9 +73,9 @@ class Layered:
         self._learn(captured)
         return captured
 
-    def _further(self, weights: Weights, batch: Any, size: int) -> Captured:
+    def _further(self, weights: Weights, batch: Any, size: int, half: bool) -> Captured:
         """Capture another batch, which must go the way of the first one."""
-        captured = capture(self.model, weights, batch, size, self._shared)
+        captured = capture(self.model, weights, batch, size, self._shared, half)
         if _layers(captured) != self._layers:
             raise Uncaptured("a batch took another way through the layers than the first one")
         self._learn(captured)

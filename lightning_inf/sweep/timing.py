@@ -26,6 +26,10 @@ REPEATS = 3
 #: Products that take less than one in so many parts of the two passes are not worth a trial of another way.
 _PART = 4
 
+#: Samples whose gradients are the directions by which bf16 is judged, and the error from which on it is not used.
+_DIRECTIONS = 4
+HALF_ERROR = 0.05
+
 #: Tangents that are timed together, and the bytes that they may take.
 _TANGENTS = 16
 _BYTES = 256 << 20
@@ -62,6 +66,8 @@ def time_ways(
 
     tangent = weights.trainable
     found = _time_layers(evaluator, weights, warm, batch, ways)
+    if evaluator.half:
+        found = time_half(evaluator, weights, batch, found)
     gradient = derivative = materialised = 0.0
     if norms or not found.layers:
         gradient = timed(lambda given, count: evaluator.norms(weights, given, count))
@@ -98,6 +104,49 @@ def time_compiled(compiled: Compiled, weights: Weights, batch: tuple[Any, int], 
     return replace(ways, compiled=min(fast) / size if share < 1 else 0.0, compiled_reason=reason)
 
 
+def time_half(evaluator: Evaluator, weights: Weights, batch: tuple[Any, int], ways: Ways) -> Ways:
+    """Measure how far products of passes in bf16 are off, and whether they take less time.
+
+    The directions are gradients of a few of the batch's samples, as those of references are; so products are not chance
+    sums near zero. Rounding is that of the passes: products are sums in fp32 either way.
+
+    Args:
+        evaluator: As the sweep will use it.
+        weights: Any weights of the model.
+        batch: A batch with its number of samples.
+        ways: What is known already; products in the layers have been tried.
+    """
+    differentiator, size = evaluator.differentiator, batch[1]
+    if not ways.layers:
+        return replace(ways, half_reason=f"gradients don't come apart in the layers: {ways.reason}")
+    caught: dict[bool, list[Captured | None]] = {False: [], True: []}
+    spent: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(REPEATS + 1):  # the first warms up
+        for half, seconds in spent.items():
+            work = partial(_catch, caught[half], differentiator, weights, batch, half)
+            seconds.append(seconds_of(work, weights))
+    full, rounded = caught[False][-1], caught[True][-1]
+    if full is None or rounded is None:
+        return replace(ways, half_reason="batches go another way through the layers in bf16")
+    rows = full.gradients(slice(0, min(size, _DIRECTIONS)), weights.trainable)
+    count = len(next(iter(rows.values())))
+    tangents = Tangents([{name: row[i] for name, row in rows.items()} for i in range(count)])
+    (exact, (lengths,)), (found, (others,)) = full.answer(tangents, [None]), rounded.answer(tangents, [None])
+    off = max(_off(found, exact), _off(others, lengths))
+    share = min(spent[True][1:]) / min(spent[False][1:])
+    said = f"products are off by {off:.2g} of the largest, passes take {share:.2f} of the time"
+    if off > HALF_ERROR or not share < 1:
+        return replace(ways, half_reason=f"it was not worth it: {said}")
+    return replace(ways, half=True, half_reason=said, captured=share * ways.captured)
+
+
+def _off(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Largest difference over the largest value; what is not finite in fp32 says nothing."""
+    known = exact.isfinite()
+    largest = exact[known].abs().max() if bool(known.any()) else exact.new_ones(())
+    return float((found - exact)[known].abs().nan_to_num(nan=torch.inf).max() / largest.clamp(min=1e-300))
+
+
 def _time_layers(
     evaluator: Evaluator, weights: Weights, warm: tuple[Any, int], batch: tuple[Any, int], ways: Ways
 ) -> Ways:
@@ -123,9 +172,13 @@ def _time_layers(
 
 
 def _catch(
-    caught: list[Captured | None], differentiator: Differentiator, weights: Weights, batch: tuple[Any, int]
+    caught: list[Captured | None],
+    differentiator: Differentiator,
+    weights: Weights,
+    batch: tuple[Any, int],
+    half: bool = False,
 ) -> None:
-    caught.append(differentiator.captured(weights, *batch))
+    caught[:] = [differentiator.captured(weights, *batch, half)]
 
 
 def _held(count: int, weights: Weights) -> int:

@@ -37,6 +37,8 @@ class Ways:
         channels_last: The same with the channels last, 0 where the model has no use for it.
         compiled: Seconds a sample of a compiled forward pass, 0 where it is not used.
         compiled_reason: Why it is used, or why not.
+        half: Whether the passes that products in the layers need run in bf16.
+        half_reason: Why they do, or why not, with how far the products are off.
     """
 
     layers: bool | None = None
@@ -51,6 +53,8 @@ class Ways:
     materialised: float = 0.0
     compiled: float = 0.0
     compiled_reason: str = "it was not asked for (compile=True)"
+    half: bool = False
+    half_reason: str = "it was not asked for (bf16=True)"
 
     def pick(self, tangents: int, norms: bool, backend: Backend = "auto") -> Way:
         """Pick the cheapest exact way.
@@ -105,6 +109,8 @@ class Ways:
             "layout_reason": self._layout_reason(),
             "compiled": bool(self.compiled),
             "compiled_reason": self.compiled_reason,
+            "bf16": self.half,
+            "bf16_reason": self.half_reason,
             "derivatives": [self._choice(*one, backend) for one in sorted(set(asked)) if any(one)],
         }
 

@@ -65,6 +65,11 @@ class Use(ABC):
         """Whether nobody has written into the call's tensors since."""
         return all(_version(value) == self._versions[key] for key, value in self.kept.items())
 
+    def widen(self) -> None:
+        """Bring what went in and came back in halves to fp32, in which products are taken."""
+        self.kept = {key: _wide(value) for key, value in self.kept.items()}
+        self.delta = _wide(self.delta)
+
     def terms(
         self, role: str, tangents: Tangents | None, squares: bool
     ) -> tuple[dict[tuple[int, ...], Tensor], Tensor | None]:
@@ -153,6 +158,10 @@ def row_squares(rows: Tensor) -> Tensor:
         torch.linalg.vector_norm(rows[:, :whole].reshape(len(rows), -1, _BLOCK), dim=2).double().square().sum(dim=1)
     )
     return blocks + rows[:, whole:].double().square().sum(dim=1)
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def _version(value: Any) -> int:
