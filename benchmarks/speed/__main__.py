@@ -34,7 +34,7 @@ RESULTS = Path("benchmarks/results/speed.json")
 SAMPLES = {"cnn": (10_000, 192), "resnet18": (512, 8), "transformer": (1024, 64)}
 
 #: The rows that are not analyses against a bare sweep.
-OTHERS = ("processes", "recording", "import", "compile", "micro")
+OTHERS = ("processes", "recording", "import", "compile", "bf16", "micro")
 
 #: Fewer pairs make no figure.
 LEAST = 7
@@ -105,6 +105,8 @@ class Bench:
             found = others.imported(self.pairs)
         elif name == "compile":
             found = {problem: others.compiled(self.problem(problem), self.pairs) for problem in SAMPLES}
+        elif name == "bf16":
+            found = {problem: others.halved(self.problem(problem), self.pairs) for problem in SAMPLES}
         else:
             found = micro.measure(self.problem("cnn"), min(1024, samples), self.pairs)
         self.rows[name] = found

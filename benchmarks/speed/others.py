@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from benchmarks.speed.problems import BATCH, Problem
 from benchmarks.speed.questions import Question
 from benchmarks.timing import CLOCKS, Spread, alternate
 from lightning_inf.model.compiled import Compiled
+from lightning_inf.model.layers.tangents import Tangents
 from lightning_inf.model.sample_model import SampleModel
 from lightning_inf.model.weights import Weights
+from lightning_inf.sweep.evaluate import Evaluator
 
 #: Forward passes that are timed together: one alone is too short.
 _PASSES = 8
@@ -95,6 +98,28 @@ def compiled(problem: Problem, pairs: int) -> dict[str, Any]:
         for clock in CLOCKS
     }
     return {"pairs": pairs, "seconds": run.seconds, **shares}
+
+
+def halved(problem: Problem, pairs: int) -> dict[str, Any]:
+    """Compare the passes that products in the layers need in bf16 with those in fp32, and the products of both.
+
+    The error is the largest difference over the largest product, of a batch with four of its own gradients, as an analysis
+    finds it out.
+    """
+    module = copy.deepcopy(problem.module).to(problem.device).eval()
+    evaluator, weights = Evaluator(SampleModel(module)), Weights.of(module)
+    batch = next(iter(problem.moved(BATCH)))
+    run = partial(evaluator.differentiator.captured, weights, batch, min(BATCH, len(problem.train[0])))
+    if run() is None:
+        return {"refused": evaluator.differentiator.layered.refused}
+    found = alternate(partial(run, False), {"half": partial(run, True)}, pairs, 1)
+    full, half = run(False), run(True)
+    rows = full.gradients(slice(0, 4), weights.trainable)
+    tangents = Tangents([{name: row[i] for name, row in rows.items()} for i in range(4)])
+    exact, near = (one.answer(tangents)[0] for one in (full, half))
+    shares = {clock: vars(Spread.of([row["half"][clock] / row["bare"][clock] for row in found])) for clock in CLOCKS}
+    error = float((near - exact).abs().max() / exact.abs().max())
+    return {"pairs": pairs, "error": error, **shares}
 
 
 def imported(pairs: int) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from benchmarks.speed.measure import MEMORY, OURS
 from benchmarks.speed.plot import Point, draw
 from benchmarks.speed.rows import ROWS, Row
 from benchmarks.timing import Spread
+from lightning_inf.sweep.timing import HALF_ERROR
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed.json"
 DOCS = Path(__file__).parents[2] / "docs"
+_NETS = {"cnn": "the CNN", "resnet18": "the ResNet-18", "transformer": "the transformer"}
 
 _HEAD = """# Performance
 
@@ -191,11 +193,18 @@ def _others(rows: dict[str, Any]) -> list[str]:
             f" {_verdict(_spread(wall).misses(1.8, at_least=True))}."
         )
     if (found := rows.get("compile")) is not None:
-        names = {"cnn": "the CNN", "resnet18": "the ResNet-18", "transformer": "the transformer"}
-        said = "; ".join(f"{names[name]}: {_compiled(one)}" for name, one in found.items())
+        said = "; ".join(f"{_NETS[name]}: {_compiled(one)}" for name, one in found.items())
         lines.append(
             "- `compile=True`: how long a compiled forward pass of a batch takes, as a share of one that is not. It is used"
             f" where it takes less in a first trial, and has to make up for what compiling takes. {said}."
+        )
+    if (found := rows.get("bf16")) is not None:
+        said = "; ".join(f"{_NETS[name]}: {_halved(one)}" for name, one in found.items())
+        lines.append(
+            "- `bf16=True`: how long the forward and backward pass that products in the layers need takes in bf16, as a share"
+            " of one in fp32, and how far products are then off, as a share of the largest. Losses, the ascent and differences"
+            f" of losses stay in fp32. It is used where it is faster in a first trial and off by at most {HALF_ERROR:.0%}."
+            f" {said}."
         )
     if (found := rows.get("import")) is not None:
         loaded = ", ".join(found["loaded"]) or "none"
@@ -212,6 +221,12 @@ def _compiled(found: dict[str, Any]) -> str:
     if "refused" in found:
         return f"not compiled ({found['refused']})"
     return f"{_figure(found['wall'])} (cpu {found['cpu']['median']:.2f}) after {found['seconds']:.0f} s"
+
+
+def _halved(found: dict[str, Any]) -> str:
+    if "refused" in found:
+        return f"not so ({found['refused']})"
+    return f"{_figure(found['wall'])} (cpu {found['cpu']['median']:.2f}), off by {found['error']:.2g}"
 
 
 def _micro(found: dict[str, Any]) -> list[str]:

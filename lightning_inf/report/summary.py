@@ -38,7 +38,8 @@ def run_id(fingerprint: str, manifest: Path) -> str:
     """
     content = read_sealed(manifest)
     chosen = {name: found["values"] for name, found in content.pop("tuning", {}).items()}  # without the seconds it took
-    content.pop("ways", None)  # how derivatives are taken goes by measured speed, and changes rounding alone
+    for chance in ("ways", "room"):  # measured speed and free memory choose how it is computed: rounding alone changes
+        content.pop(chance, None)
     return digest(fingerprint, content, chosen)[:12]
 
 

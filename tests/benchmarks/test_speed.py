@@ -212,6 +212,17 @@ def test_what_compiling_brings_is_on_the_page(problem, monkeypatch):
     assert "the CNN: 0.50 [0.40, 0.60] (cpu 0.50) after 20 s; the ResNet-18: not compiled (no compiler)." in text
 
 
+def test_what_bf16_brings_is_on_the_page(problem):
+    found = others.halved(problem, 2)
+    assert "refused" not in found, found
+    assert 0 < found["error"] < 0.05
+    assert 0.05 < found["cpu"]["median"] < 20
+    wall = {"low": 0.4, "median": 0.5, "high": 0.6}
+    measured = {"cnn": {"pairs": 7, "error": 0.0128, "wall": wall, "cpu": wall}, "resnet18": {"refused": "no layers"}}
+    text = page({**results(1.0), "rows": {"bf16": measured}})
+    assert "the CNN: 0.50 [0.40, 0.60] (cpu 0.50), off by 0.013; the ResNet-18: not so (no layers)." in text
+
+
 def test_fewer_than_seven_pairs_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         speed.main(["--pairs", "6", "--out", str(tmp_path / "speed.json")])
