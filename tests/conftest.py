@@ -19,7 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_inf.analysis import findings
+from lightning_inf.analysis import write as written
 from lightning_inf.report.schema import SUMMARY, schema
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ _SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIG
 def _summaries_fit_the_schema() -> Iterator[None]:
     """Hold the summary of every run that any test makes to ``summary.schema.json``."""
     check = jsonschema.Draft202012Validator(schema())
-    write = findings.write_sealed
+    write = written.write_sealed
 
     def write_valid(path: Path, content: Any) -> None:
         wrong = [f"{error.json_path}: {error.message[:300]}" for error in check.iter_errors(content)]
@@ -42,7 +42,7 @@ def _summaries_fit_the_schema() -> Iterator[None]:
         assert path.name != SUMMARY or not wrong, f"not as in summary.schema.json (see CONTRIBUTING.md): {wrong}"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "write_sealed", write_valid)
+        patch.setattr(written, "write_sealed", write_valid)
         yield
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_inf import InfluenceCallback, LabelQuality, SelfInfluence, TracIn, TrainingDynamics
-from lightning_inf.analysis.findings import headline
+from lightning_inf.analysis.told import headline
 from lightning_inf.audit.leaked import ALIKE
 from lightning_inf.report.gates import KINDS
 from lightning_inf.report.terminal import summarize

@@ -19,13 +19,14 @@ from lightning_inf.analysis.changed import announce_changes, asked, require_same
 from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.directions import make_directions
-from lightning_inf.analysis.findings import headline, show, write_findings
 from lightning_inf.analysis.heldout import held_out
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
 from lightning_inf.analysis.settings import Settings, for_model
 from lightning_inf.analysis.tokens import mark_tokens
+from lightning_inf.analysis.told import headline, show
+from lightning_inf.analysis.write import write_findings
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.chunks import Chunks
 from lightning_inf.data.content_fingerprint import content_fingerprint
