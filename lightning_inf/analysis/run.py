@@ -17,6 +17,7 @@ from lightning_inf.analysis.account import Account, announce, backend, describe_
 from lightning_inf.analysis.budget import Extent
 from lightning_inf.analysis.changed import announce_changes, asked, require_same_labels
 from lightning_inf.analysis.decide import Decider
+from lightning_inf.analysis.depends import CURVATURE, depends
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.directions import make_directions
 from lightning_inf.analysis.heldout import held_out
@@ -33,7 +34,6 @@ from lightning_inf.data.content_fingerprint import content_fingerprint
 from lightning_inf.data.identity import fingerprint, namer
 from lightning_inf.data.training import TrainingBatches
 from lightning_inf.files import digest, write_sealed
-from lightning_inf.keyed import STREAMS_VERSION
 from lightning_inf.methods.method import Method, Question, Setting
 from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
@@ -44,7 +44,7 @@ from lightning_inf.probes.shelf import Shelf
 from lightning_inf.recording.recorded import Recorded
 from lightning_inf.report.progress import progress
 from lightning_inf.sweep.evaluate import Evaluator
-from lightning_inf.sweep.ledger import SCORES_VERSION, Ledger
+from lightning_inf.sweep.ledger import Ledger
 from lightning_inf.sweep.plan import Pass, plan
 from lightning_inf.sweep.ranks import Ranks
 from lightning_inf.sweep.room import Room
@@ -52,8 +52,6 @@ from lightning_inf.sweep.run import Sweep
 from lightning_inf.sweep.ways import Ways
 
 _MANIFEST = "manifest.json"
-#: What the curvature of the training loss depends on besides the checkpoint and how it is taken.
-_CURVATURE = ("dataset", "samples", "seed", "mode", "loss", "parameters", "model", "draws")
 
 
 def analyze(
@@ -122,7 +120,7 @@ class _Analysis:
         training = TrainingBatches(
             self.subject.train, self.subject.transfer, self.subject.batch_size, self.settings.seed
         )
-        shelf = Shelf(self.directory / "curvature", digest({name: self._depends[name] for name in _CURVATURE}))
+        shelf = Shelf(self.directory / "curvature", digest({name: self._depends[name] for name in CURVATURE}))
         if self.ranks.rank == 0:
             shelf.clear_others()
         compiled = Compiled(self.subject.model) if self.settings.compile else None
@@ -230,24 +228,7 @@ class _Analysis:
 
     @cached_property
     def _depends(self) -> dict[str, Any]:
-        """What the numbers depend on besides methods and checkpoints."""
-        return {
-            "scores_version": SCORES_VERSION,
-            "dataset": self._fingerprint,
-            "samples": len(self.subject.train),
-            "max_samples": self.settings.max_samples,
-            "chunk_size": self.settings.chunk_size,
-            "seed": self.settings.seed,
-            "backend": self.settings.backend,
-            "mode": self.subject.model.mode,
-            "loss": self.subject.model.loss_name,
-            "parameters": None if self.subject.parameters is None else sorted(self.subject.parameters),
-            "model": type(self.module).__qualname__,
-            **{name: True for name in ("compile", "bf16") if getattr(self.settings, name)},
-            "draws": [STREAMS_VERSION, self.subject.model.draws, self.settings.shared_draws]
-            if self.subject.model.random
-            else None,
-        }
+        return depends(self.settings, self.subject, self.module, self._fingerprint)
 
     def _ledger(self, decided: dict[str, Any]) -> Ledger:
         """Open the ledger of a run with these numbers; write down what they depend on, and what was decided."""
