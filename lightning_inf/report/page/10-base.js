@@ -1,5 +1,6 @@
 // What every script of the page uses. Text from the data goes through textContent and setAttribute only.
 const SVG = "http://www.w3.org/2000/svg";
+const html = document.documentElement;
 const $ = (selector, root = document) => root.querySelector(selector);
 
 /** Make an element: `make("li", {class: "card", click: act}, "text", child)`. What is null or false is left out. */
@@ -42,18 +43,21 @@ const kept = {
   },
 };
 
+const press = (click, ...inside) => make("button", { type: "button", click }, ...inside);
+const labelled = (text, ...inside) => make("label", {}, make("span", {}, text), ...inside);
+
 /** A select with [value, text] options. */
 const choose = (label, options, change) => {
   const box = make("select", { change: () => change(box.value) }, options.map(([value, text]) => make("option", { value }, text)));
-  return make("label", {}, make("span", {}, label), box);
+  return labelled(label, box);
 };
 
 // Light, dark, or as the system has it.
 const THEMES = ["auto", "light", "dark"];
 const theme = make("button", { type: "button", class: "theme", click: () => wear(THEMES[(THEMES.indexOf(worn()) + 1) % 3]) });
-const worn = () => document.documentElement.dataset.theme || "auto";
+const worn = () => html.dataset.theme || "auto";
 function wear(name) {
-  document.documentElement.dataset.theme = name;
+  html.dataset.theme = name;
   theme.textContent = `Theme: ${name}`;
   kept.set("lightning_inf:theme", name);
 }

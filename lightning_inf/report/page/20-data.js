@@ -67,11 +67,12 @@ function change(row) {
   const given = className(value("label", row));
   const suggested = className(value("suggested_label", row));
   const confidence = quantity("suggested_confidence", row);
+  const other = suggested !== null && suggested !== given;
   if (given === null) return null;
   return make(
     "p", { class: "change" }, make("bdi", {}, visible(given)),
-    suggested !== null && suggested !== given && [" → ", make("b", {}, make("bdi", {}, visible(suggested)))],
-    suggested !== null && suggested !== given && confidence !== null && [" ", make("span", { class: "n" }, `${Math.round(confidence * 100)}%`)],
+    other && [" → ", make("b", {}, make("bdi", {}, visible(suggested)))],
+    other && confidence !== null && [" ", make("span", { class: "n" }, `${Math.round(confidence * 100)}%`)],
   );
 }
 

@@ -3,6 +3,8 @@ const FIELDS = ["sample_id", "index", "given_label", "decision", "new_label", "r
 const DECISIONS = ["accept", "keep", "relabel", "drop", "unsure"];
 const decisions = { by: new Map(), past: [], reviewer: "", key: "", saved: true, changed: [] };
 
+const entry_of = (row) => decisions.by.get(indexOf(row));
+
 function open_decisions() {
   decisions.key = `lightning_inf:${data.run}:${data.fingerprint}`;
   const found = kept.get(decisions.key);

@@ -4,13 +4,15 @@ const view = { rows: [], page: 0, sort: "", search: "", label: "", pair: "", sta
 
 const STATES = [
   ["", "any"], ["open", "undecided"], ["done", "decided"],
-  ...["accept", "keep", "relabel", "drop", "unsure"].map((name) => [name, name]),
+  ...DECISIONS.map((name) => [name, name]),
 ];
 
+const pair_of = (row) => `${value("label", row)} ${value("suggested_label", row)}`;
+
 function matches(row) {
-  const decided = decisions.by.get(indexOf(row));
+  const decided = entry_of(row);
   if (view.label !== "" && value("label", row) !== Number(view.label)) return false;
-  if (view.pair && `${value("label", row)} ${value("suggested_label", row)}` !== view.pair) return false;
+  if (view.pair && pair_of(row) !== view.pair) return false;
   if (view.state === "open" ? decided : view.state === "done" ? !decided : view.state && decided?.decision !== view.state) return false;
   for (const [ranking, wanted] of Object.entries(view.flags)) if (wanted !== null && flagged(ranking, row) !== wanted) return false;
   const text = view.search.trim();
@@ -48,7 +50,7 @@ function draw_gallery() {
 }
 
 function card(row) {
-  const decided = decisions.by.get(indexOf(row));
+  const decided = entry_of(row);
   const open = make("button", { type: "button", class: "look", "aria-label": `Review sample ${indexOf(row)}`, click: () => open_review(row) }, "Review");
   return make("li", { class: suspect(row) ? "card suspect" : "card" }, thumb(row, true), change(row), who(row), chips(row), verdict_of(decided), open);
 }
@@ -61,7 +63,7 @@ function pairs() {
   const found = new Map();
   for (let row = 0; row < data.rows; row++) {
     if (!suspect(row) || data.column.target) continue;
-    const key = `${value("label", row)} ${value("suggested_label", row)}`;
+    const key = pair_of(row);
     found.set(key, (found.get(key) || 0) + 1);
   }
   return [...found].sort((a, b) => b[1] - a[1]).slice(0, 200);
@@ -74,7 +76,7 @@ function build_tools() {
   const label = (key) => visible(className(Number(key)) ?? "–");
   const classes = Object.keys(data.classes).map((key) => [key, label(key)]);
   const between = pairs().map(([key, times]) => [key, `${key.split(" ").map(label).join(" → ")} (${count(times)})`]);
-  const labelled = data.column.label && classes.length > 0;
+  const classed = data.column.label && classes.length > 0;
   const sorts = [...data.rankings.map(([ranking, name]) => [ranking, visible(name)]), ["index", "index"]];
   view.sort = sorts[0][0];
   for (let row = 0; row < data.rows; row++) view.suspects += suspect(row);
@@ -83,8 +85,8 @@ function build_tools() {
   tools.where = make("p", { class: "where", role: "status" });
   $("#tools").append(
     make("div", { class: "row" },
-      make("label", {}, make("span", {}, "Index or id"), search),
-      labelled && choose("Given class", [["", "all"], ...classes], set("label")),
+      labelled("Index or id", search),
+      classed && choose("Given class", [["", "all"], ...classes], set("label")),
       tools.pair,
       tools.state, choose("Sort by rank of", sorts, set("sort"))),
     make("div", { class: "row", role: "group", "aria-label": "Flagged by" }, make("span", { class: "quiet" }, "Flagged by"), data.rankings.map(flag_button)),
@@ -105,7 +107,7 @@ function flag_button([ranking, name]) {
     set({ true: false, false: null, null: true }[view.flags[ranking]]);
     refresh();
   };
-  const button = make("button", { type: "button", click: next }, visible(name), ": ", said);
+  const button = press(next, visible(name), ": ", said);
   set(null);
   tools.flags[ranking] = set;
   return button;
@@ -122,7 +124,7 @@ function review_these() {
 }
 
 function pager() {
-  const button = (text, step) => make("button", { type: "button", click: () => { turn(view.page + step); if (!tools.bars[0].box.contains(document.activeElement)) $("#tools").scrollIntoView(); } }, text);
+  const button = (text, step) => press(() => { turn(view.page + step); if (!tools.bars[0].box.contains(document.activeElement)) $("#tools").scrollIntoView(); }, text);
   const bar = { before: button("← Previous", -1), after: button("Next →", 1) };
   bar.box = make("div", { class: "pager" }, bar.before, bar.after);
   tools.bars.push(bar);

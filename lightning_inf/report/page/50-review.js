@@ -36,13 +36,13 @@ function step(by) {
 function next_undecided() {
   const at = view.rows.indexOf(review.row);
   const order = [...view.rows.slice(at + 1), ...view.rows.slice(0, at + 1)];
-  show_sample(order.find((row) => !decisions.by.has(indexOf(row))) ?? review.row);
+  show_sample(order.find((row) => !entry_of(row)) ?? review.row);
 }
 
 function show_sample(row) {
   const { parts } = review;
   review.row = row;
-  const entry = decisions.by.get(indexOf(row));
+  const entry = entry_of(row);
   parts.picture.replaceChildren(thumb(row, true));
   parts.facts.replaceChildren(...[change(row), who(row), chips(row), verdict_of(entry)].filter(Boolean));
   if (parts.find === document.activeElement || parts.note === document.activeElement) review.dialog.focus();
@@ -58,7 +58,7 @@ function show_sample(row) {
 function tell() {
   const { parts } = review;
   if (!parts.progress) return;
-  const done = view.rows.filter((row) => decisions.by.has(indexOf(row))).length;
+  const done = view.rows.filter((row) => entry_of(row)).length;
   parts.progress.max = view.rows.length || 1;
   parts.progress.value = done;
   parts.said.textContent = `${count(done)} of ${count(view.rows.length)} decided; this is ${count(view.rows.indexOf(review.row) + 1)}`;
@@ -71,7 +71,7 @@ function suggest() {
   const typed = find.value.trim().toLowerCase();
   const fits = Object.entries(data.classes).filter(([key, name]) => !typed || key === typed || name.toLowerCase().includes(typed));
   const button = ([key, name], at) =>
-    make("button", { type: "button", click: () => decide_here("relabel", Number(key)) }, !typed && at < 9 && make("kbd", {}, at + 1), " ", make("bdi", {}, visible(name)));
+    press(() => decide_here("relabel", Number(key)), !typed && at < 9 && make("kbd", {}, at + 1), " ", make("bdi", {}, visible(name)));
   list.replaceChildren(...fits.slice(0, typed ? 12 : 9).map(button), fits.length ? "" : "No class is called that.");
 }
 
@@ -102,13 +102,13 @@ function build_review() {
   parts.facts = make("div", { class: "facts-of" });
   parts.progress = make("progress", { "aria-label": "Samples decided" });
   parts.said = make("p", { role: "status" });
-  parts.relabel = make("div", { class: "relabel" }, make("label", {}, make("span", {}, "Relabel ", make("kbd", {}, "R")), parts.find), parts.list);
-  const end = make("button", { type: "button", click: () => review.dialog.close() }, "Close ", make("kbd", {}, "Esc"));
+  parts.relabel = make("div", { class: "relabel" }, labelled(["Relabel ", make("kbd", {}, "R")], parts.find), parts.list);
+  const end = press(() => review.dialog.close(), "Close ", make("kbd", {}, "Esc"));
   review.dialog = make("dialog", { class: "review", "aria-label": "Review", tabindex: "-1", keydown: pressed, close: () => draw_gallery() },
     make("div", { class: "row top" }, parts.progress, parts.said, end),
     make("div", { class: "sides" }, parts.picture, make("div", {}, parts.facts,
       make("div", { class: "row acts" }, ["y", "n", "x", "u"].map(button)), parts.relabel,
-      make("label", {}, make("span", {}, "Note, kept with the next decision"), parts.note),
+      labelled("Note, kept with the next decision", parts.note),
       make("div", { class: "row" }, ["z", "k", "j", "g"].map(button)),
       make("label", { class: "check" }, keys, " Single-key shortcuts"))));
   document.body.append(review.dialog);
@@ -117,7 +117,7 @@ function build_review() {
 
 function open_review(row) {
   if (!view.rows.length) return;
-  const undecided = view.rows.find((one) => !decisions.by.has(indexOf(one)));
+  const undecided = view.rows.find((one) => !entry_of(one));
   show_sample(row ?? undecided ?? view.rows[0]);
   review.dialog.showModal();
   review.dialog.focus();
@@ -154,8 +154,7 @@ function build_exchange() {
   const name = make("input", { autocomplete: "name", change: () => ((decisions.reviewer = name.value), keep_decisions()) });
   name.value = decisions.reviewer;
   $("#decisions").append(
-    make("label", {}, make("span", {}, "Reviewer"), name), make("button", { type: "button", click: save }, "Export decisions.csv"),
-    make("label", {}, make("span", {}, "Import decisions.csv"), file), said);
+    labelled("Reviewer", name), press(save, "Export decisions.csv"), labelled("Import decisions.csv", file), said);
   decisions.changed.push(tally);
   tally();
 }

@@ -28,7 +28,7 @@ if (singles.length > 1) {
   const field = choose("Reference", singles.map((one, i) => [i, one.dataset.name]), show);
   const box = $("select", field);
   const step = (by) => show((box.value = (+box.value + by + singles.length) % singles.length));
-  $("#pick-reference").append(field, ...["Previous", "Next"].map((text, i) => make("button", { type: "button", click: () => step(2 * i - 1) }, text)));
+  $("#pick-reference").append(field, ...["Previous", "Next"].map((text, i) => press(() => step(2 * i - 1), text)));
   show(0);
 }
 if ($("#curve-data")) {

@@ -7,7 +7,7 @@ async function start() {
   } catch (error) {
     $("#tools").append(make("p", { class: "alarm", role: "alert" },
       `The data of this page can't be read (${error.message || error}). It was changed or cut off, or this browser is too old. What is printed here is whole; make the page again with: lightning-inf report <run directory>`));
-    document.documentElement.dataset.ready = "broken";
+    html.dataset.ready = "broken";
     return;
   }
   open_decisions();
@@ -17,6 +17,6 @@ async function start() {
   build_exchange();
   refresh();
   performance.mark("ready");
-  document.documentElement.dataset.ready = "yes";
+  html.dataset.ready = "yes";
 }
 start();
