@@ -66,7 +66,16 @@ class Clock(Callback):
         self.seconds = time.process_time() - self._began
 
 
-def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: bool, root: Path) -> dict[str, Any]:
+def case(
+    name: str,
+    kind: Kind,
+    seed: int,
+    samples: int,
+    epochs: int,
+    planted: bool,
+    root: Path,
+    earlier: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Run one case.
 
     Args:
@@ -77,6 +86,7 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
         epochs: Of every training.
         planted: Train with ``calibration_flips=0.01``, and without the peers.
         root: Folder of the data sets.
+        earlier: The same case as it was found before: what the peers said stays.
 
     Returns:
         Plain values: average precision and the like of each score, the announced count, and processor seconds.
@@ -105,7 +115,10 @@ def case(name: str, kind: Kind, seed: int, samples: int, epochs: int, planted: b
         run = directory / "run"
         result = judged(run, given, true)
         result["seconds"] = {"training": clock.seconds, **alone(directory, module, x, given, held_out)}
-        if not planted:
+        if earlier is not None:
+            result["scores"] = {**earlier["scores"], **result["scores"]}
+            result["seconds"] = {**earlier["seconds"], **result["seconds"]}
+        elif not planted:
             scores, seconds = peers(name, x, given, epochs, seed, module, run)
             result["seconds"] |= seconds
             result["scores"] |= {key: quality(value, given != true) for key, value in scores.items()}

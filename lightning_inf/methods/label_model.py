@@ -8,7 +8,8 @@ votes, which have not. The last two are known for the references as well, whose 
    :math:`q_i(k) \propto \exp(\sum_m a_m \log p_m(k \mid x_i) + b_k)` is a calibrated belief that never saw the label.
 2. *Transitions*: :math:`T_{ky}`, how often a sample of class k is labelled y, maximises
    :math:`\sum_i \log \sum_k q_i(k) T_{k y_i}`, which is concave. Its off-diagonal structure is kept in the part that
-   predicts held-out labels, and only where it predicts them by more than beliefs are wrong anyway.
+   predicts held-out labels, and only where it predicts them by more than beliefs are wrong anyway; its diagonal is then
+   the maximum for that structure.
 3. *Count*: :math:`\sum_i P_i`, with :math:`P_i = 1 - q_i(y_i) T_{y_i y_i} / \sum_k q_i(k) T_{k y_i}`.
 4. *Rank* by the log-odds :math:`u_i` that another class, and not the given one, is the true one, under all three sources
    with fixed weights (or fitted ones, where some truth was planted) and the structure of T.
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 from lightning_inf.methods.label_noise import (
     calibrate,
     calibrated,
-    estimate_transitions,
+    directions,
+    estimate_rates,
     origins,
     posterior,
     structured,
@@ -221,7 +223,7 @@ def _interval(model: LabelModel, natural: Evidence, references: Evidence, seed: 
 
 def _share(calibration: Array, sources: Sequence[Array], labels: NDArray[np.int64], start: Array) -> float:
     belief = calibrated(calibration, sources)
-    transitions = estimate_transitions(belief, labels, np.maximum(start, 1e-4), rounds=25)
+    transitions = estimate_rates(belief, labels, directions(start), start)
     return float(wrong(posterior(belief, labels, transitions), labels).mean())
 
 
