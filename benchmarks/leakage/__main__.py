@@ -47,14 +47,16 @@ def run(
         folder = Path(temporary) if models is None else models / f"{case.name}-{seed}"
         planted = plant(case, seed, root, folder)
         kept.setdefault("seed", seed)
-        kept["training"] = planted.training
+        kept.setdefault("training", planted.training)
         tuned = kept.setdefault("tuned", {})
         for key in FORMS:
             if key not in tuned:
                 tuned[key] = choose(planted, FORMS[key])
                 save()
         for row in missing:
-            kept.setdefault("rows", {})[row.key] = row.compute(planted, tuned)
+            found = kept.setdefault("rows", {})[row.key] = row.compute(planted, tuned)
+            if planted.training != kept["training"]:  # on another machine the same seed gives another network
+                found["training"] = planted.training
             save()
             _say(case, seed, row.key, kept["rows"][row.key])
         if pairs and "cost" not in kept:

@@ -46,12 +46,20 @@ def section(results: dict[str, Any]) -> str:
 
 
 def _missing(results: dict[str, Any]) -> list[str]:
-    """Name the rows that some seeds lack."""
-    runs, lacking = results["runs"].values(), []
-    for key, row in results["settings"]["rows"].items():
-        if count := sum(key not in run.get("rows", {}) for run in runs):
+    """Name the rows that some seeds lack, and those that are of other networks than the rest."""
+    runs, rows = results["runs"], results["settings"]["rows"]
+    lacking, again = [], []
+    for key, row in rows.items():
+        if count := sum(key not in run.get("rows", {}) for run in runs.values()):
             lacking.append(f"{row['label']} ({count} of {len(runs)} runs)")
-    return ["", f"Not measured yet: {'; '.join(lacking)}."] if lacking else []
+        of = [name for name, run in runs.items() if "training" in run.get("rows", {}).get(key, {})]
+        if of:
+            again.append(f"{row['label']} ({', '.join(of)})")
+    lines = [f"Not measured yet: {'; '.join(lacking)}."] if lacking else []
+    lines += (
+        [f"On networks trained again from the same seeds, on another machine: {'; '.join(again)}."] if again else []
+    )
+    return [part for line in lines for part in ("", line)]
 
 
 def _case(name: str, runs: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
