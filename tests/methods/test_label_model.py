@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,6 +135,28 @@ def test_the_count_is_near_the_truth_where_beliefs_are_weak():
     assert np.mean(held) >= 0.75
 
 
+def test_what_features_have_learned_of_wrong_labels_is_counted():
+    true, evidence, references = world("uniform", samples=4000)
+    learned = np.eye(CLASSES)[
+        evidence.label
+    ]  # features of a training sample, never of a reference, come to show its label
+
+    def twice(found, early=0.0, late=0.0):
+        linear = np.concatenate([found.linear + 0.15 * early, found.linear + 0.15 * late])
+        votes = [np.exp(np.log(found.votes[0]) + shown) for shown in (early, late)]
+        votes = np.stack([v / v.sum(axis=1, keepdims=True) for v in votes])
+        return replace(found, linear=linear, votes=votes)
+
+    bad = (evidence.label != true).mean()
+    untouched = fit(twice(evidence), twice(references))
+    assert untouched.share == pytest.approx(bad, abs=0.02)
+    seen = fit(twice(evidence, 0.4 * learned, 0.4 * learned), twice(references))  # as much at both: it can't be known
+    counted = fit(twice(evidence, 0.4 * learned, 1.0 * learned), twice(references))
+    assert seen.share < 0.9 * bad
+    assert abs(counted.share - bad) < abs(seen.share - bad)
+    assert counted.interval[0] <= bad <= counted.interval[1]
+
+
 def test_structure_is_used_only_where_there_is_some():
     for kind, expected in (("pair", True), ("uniform", False)):
         _, evidence, references = world(kind)
@@ -168,8 +192,6 @@ def test_structure_makes_the_ranking_better():
     model = fit(evidence, references)
     flat = np.full((CLASSES, CLASSES), 0.2 / (CLASSES - 1))
     np.fill_diagonal(flat, 0.8)
-    from dataclasses import replace
-
     bad = evidence.label != true
     with_it, without = (
         average_precision_score(bad, m.suspicion(evidence)) for m in (model, replace(model, transitions=flat))
