@@ -196,8 +196,8 @@ def study(
                 f" {mean['average precision']:.3f}",
                 ["labels", "number"],
                 [[name, round(value)] for name, value in caught],
-                "The number of wrong labels is estimated from references and features. Of a model that is no better than this"
-                f" one the estimate is high; its interval holds the truth with {held} of {times}.",
+                "The number of wrong labels is estimated from references and features; its interval holds the truth in"
+                f" {held} of {len(seeds)}.",
             ),
         ],
         picture="images/mislabels.png" if every == 1 else None,
