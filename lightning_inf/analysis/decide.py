@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_inf.analysis.budget import Extent, fit_budget
+from lightning_inf.analysis.heldout import held_out
 from lightning_inf.analysis.preflight import Subject
 from lightning_inf.analysis.settings import Settings
 from lightning_inf.analysis.tune import Tuner, expected
+from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.data.batches import out_of_memory
 from lightning_inf.data.chunks import Chunks
@@ -24,7 +25,6 @@ from lightning_inf.methods.trial import Trial
 from lightning_inf.methods.tuning import with_chosen
 from lightning_inf.model.weights import Weights
 from lightning_inf.sweep.cost import Asked, UnitCosts, asked_of, measure
-from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Evaluator
 from lightning_inf.sweep.plan import Pass
 from lightning_inf.sweep.ways import Ways
@@ -45,6 +45,7 @@ class Decider:
         world: Processes that share the work.
         trial: A part of the training samples at the analysed checkpoint, on which methods are tuned.
         depends: Hash of all that tuning depends on besides methods and checkpoints: what scores do, and the budget.
+        held_out: The references under the analysed weights, once it was decided.
     """
 
     subject: Subject
@@ -57,6 +58,7 @@ class Decider:
     world: int
     trial: Trial
     depends: str
+    held_out: HeldOut | None = None
 
     def decide(self, checkpoints: list[Checkpoint], epoch_seconds: float | None) -> dict[str, Any]:
         """Choose references, what methods leave open, and extent.
@@ -73,20 +75,17 @@ class Decider:
             MisconfigurationException: If no reference has a finite loss.
         """
         references = self.subject.references
-        losses = self._reference_losses(checkpoints[-1])
-        references.excluded = {i: "its loss is not finite" for i, loss in losses.items() if not math.isfinite(loss)}
-        if len(references.excluded) == len(losses):
-            raise MisconfigurationException(
-                f"No reference of {references.samples.origin} has a finite loss; check its inputs and labels."
-            )
-        hardest = sorted((i for i in losses if i not in references.excluded), key=lambda i: (-losses[i], i))
-        wanted = Extent(checkpoints, hardest[: self.settings.individual_references])
+        count, transfer = self.settings.individual_references, self.subject.transfer
+        # Timed before it is known which references are asked alone, which does not change what they cost: images may go
+        # through a model in half the time in another layout, and the references are the first that gain by it.
+        units = self._measure(checkpoints[-1], self._asked_for(Extent(checkpoints, references.pool[:count])))
+        transfer.layout = self.kept("ways").get("layout", units.ways.layout)
+        wanted = Extent(checkpoints, self._hardest(checkpoints[-1])[:count])
         budget = self.settings.budget_seconds(epoch_seconds)
-        units = self._measure(checkpoints[-1], self._asked_for(wanted))
         # As with the extent: an analysis that is resumed goes on in the way in which it began.
         ways = self._earlier_ways(wanted) or units.ways
         self.evaluator.ways, units = ways, replace(units, ways=ways)
-        self.subject.transfer.layout = ways.layout
+        transfer.layout = ways.layout
         tuning, spent = Tuner(self.trial, self.depends, self.kept("tuning")).tune(self.settings.methods, budget)
         methods = with_chosen(self.settings.methods, tuning)
         beside = spent + self._diagnosing(units, methods)
@@ -114,6 +113,22 @@ class Decider:
                 ),
             },
         }
+
+    def _hardest(self, checkpoint: Checkpoint) -> list[int]:
+        """Evaluate the references, in smaller batches where memory runs out; rank those with a loss, the highest first.
+
+        The report tells what is found here, which is not computed again.
+        """
+        references = self.subject.references
+        found = self.trial.scene.in_memory(lambda: held_out(self.subject, self.weights(checkpoint)))
+        losses = dict(zip(found.index.tolist(), found.loss.tolist(), strict=True))
+        references.excluded = {i: "its loss is not finite" for i, loss in losses.items() if not math.isfinite(loss)}
+        if len(references.excluded) == len(losses):
+            raise MisconfigurationException(
+                f"No reference of {references.samples.origin} has a finite loss; check its inputs and labels."
+            )
+        self.held_out = found
+        return sorted((i for i in losses if i not in references.excluded), key=lambda i: (-losses[i], i))
 
     def _measure(self, checkpoint: Checkpoint, asked: Asked | None) -> UnitCosts:
         """Time each kind of work on two batches, of half the size where memory runs out."""
@@ -144,23 +159,6 @@ class Decider:
         samples = len(self.subject.train)
         visits = sum(d.visits(samples) for d in directions if hasattr(d, "visits"))
         return units.seconds(passes, self.chunks.scored, self.world) + 3 * units.forward * visits
-
-    def _reference_losses(self, checkpoint: Checkpoint) -> dict[int, float]:
-        """Compute the loss of each reference of the pool, in smaller batches where memory runs out."""
-        return self.trial.scene.in_memory(lambda: self._losses(checkpoint))
-
-    def _losses(self, checkpoint: Checkpoint) -> dict[int, float]:
-        weights, references, model = self.weights(checkpoint), self.subject.references, self.subject.model
-        losses: dict[int, float] = {}
-        for indices, batch in references.batches(references.pool):
-            try:
-                with torch.no_grad():
-                    values = model.losses(weights.trainable, weights.fixed, batch)
-            except IndexError as error:
-                samples, transfer = references.samples, self.subject.transfer
-                raise culprit(model, weights, samples, transfer, indices, error, "reference") from error
-            losses.update(zip(indices, values.tolist(), strict=True))
-        return losses
 
     def _asked(self, wanted: Extent) -> str:
         """Hash of what was asked for before the budget."""

@@ -9,6 +9,7 @@ from lightning_inf.analysis.preflight import Subject
 from lightning_inf.audit.heldout import HeldOut
 from lightning_inf.model.output import Outputs
 from lightning_inf.model.weights import Weights
+from lightning_inf.sweep.culprit import culprit
 
 
 def held_out(subject: Subject, weights: Weights) -> HeldOut:
@@ -21,7 +22,11 @@ def held_out(subject: Subject, weights: Weights) -> HeldOut:
     parts = []
     with torch.no_grad():
         for indices, batch in subject.references.batches(subject.references.pool):
-            outputs = subject.model.outputs(weights, batch)
+            try:
+                outputs = subject.model.outputs(weights, batch)
+            except IndexError as error:
+                samples = subject.references.samples
+                raise culprit(subject.model, weights, samples, subject.transfer, indices, error, "reference") from error
             classes = _read(outputs.loss, outputs.logits, outputs.target)
             parts.append([np.asarray(indices), *classes, *_numbers(outputs)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]

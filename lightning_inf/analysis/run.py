@@ -20,7 +20,6 @@ from lightning_inf.analysis.decide import Decider
 from lightning_inf.analysis.depends import CURVATURE, depends
 from lightning_inf.analysis.diagnose import step_agreement
 from lightning_inf.analysis.directions import make_directions
-from lightning_inf.analysis.heldout import held_out
 from lightning_inf.analysis.planted import planted_truth
 from lightning_inf.analysis.preflight import Subject, complete, examined
 from lightning_inf.analysis.score import score
@@ -149,8 +148,8 @@ class _Analysis:
     def _complete(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         """Check that the checkpoints are this model's, finite, and have learning rates where they are needed."""
         checkpoints = complete(checkpoints, self.subject.model.module, self.settings)
-        finite = [c for c in checkpoints if c is checkpoints[-1] or self._weights(c).finite]
-        if not self._weights(checkpoints[-1]).finite:
+        finite = [c for c in checkpoints if c.finite(self.subject.model.module)]
+        if not finite or finite[-1] is not checkpoints[-1]:
             raise MisconfigurationException(
                 f"The weights of {checkpoints[-1].path} are not finite: the training diverged, and no loss can be computed"
                 " with them. Analyse an earlier checkpoint (ckpt_path=...), or train with a smaller learning rate."
@@ -159,6 +158,7 @@ class _Analysis:
 
     def _decide(self, checkpoints: list[Checkpoint], weights: str, epoch_seconds: float | None) -> Account:
         """Choose references, what methods leave open, and extent on rank 0; the others follow."""
+        held_out = None
         if self.ranks.rank == 0:
             decider = Decider(
                 self.subject,
@@ -175,6 +175,7 @@ class _Analysis:
             here = math.ceil(self.ranks.world / max(self.trainer.num_nodes, 1))
             self.room = Room.choose(self.subject.transfer.device, here, decider.kept("room"))
             decided = decider.decide(checkpoints, epoch_seconds)
+            held_out = decider.held_out
             decided["room"] = decided["estimate"]["memory"] = self.room.described()
             self.ranks.publish("decided", decided)
         else:
@@ -188,7 +189,8 @@ class _Analysis:
         # The user's own methods stay as they are: another analysis may have to choose anew.
         self.settings = replace(self.settings, methods=with_chosen(self.settings.methods, decided["tuning"]))
         kept_for_later = {name: decided[name] for name in ("extent", "tuning", "ways", "room")}
-        return Account(self.directory, extent, weights, cost=decided["estimate"], decided=kept_for_later)
+        cost = decided["estimate"]
+        return Account(self.directory, extent, weights, cost=cost, decided=kept_for_later, held_out=held_out)
 
     def _plan(self, extent: Extent, methods: Sequence[Method]) -> tuple[dict[str, list[Question]], list[Pass]]:
         """Let the methods ask, and pack what they ask for."""
@@ -281,7 +283,6 @@ class _Analysis:
         usable = self.recorded is not None and self._recording_fits
         account.curves = self.recorded.whole_curves() if usable and self.recorded is not None else None
         account.recording = describe_recording(self.recorded, self._recording_fits)
-        account.held_out = held_out(self.subject, self._weights(account.extent.checkpoints[-1]))
         trial = Trial(self.scene, self.evaluator, account.extent.checkpoints[-1])
         methods, everywhere = self.settings.methods, replace(trial, checkpoints=account.extent.checkpoints)
         account.steps = step_agreement(methods, trial, self.subject.references.joint, account.backends)

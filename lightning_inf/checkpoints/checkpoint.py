@@ -32,6 +32,8 @@ class Checkpoint:
         key: Hash of the state dict's contents.
         trusted: Globals the user allows while unpickling.
         optimizer: Per-parameter optimiser state, where it was asked for.
+        shapes: Of the tensors in its state dict, by name; None where no file was read.
+        unfinite: Names of those that hold a number that is not finite.
     """
 
     path: Path
@@ -41,10 +43,16 @@ class Checkpoint:
     key: str
     trusted: tuple[Any, ...] = field(default=(), repr=False)
     optimizer: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    shapes: dict[str, tuple[int, ...]] | None = field(default=None, repr=False, compare=False)
+    unfinite: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     @classmethod
     def read(cls, path: Path, trusted: Sequence[Any] = ()) -> Checkpoint:
-        """Read what a file says of itself; learning rates from our entry only."""
+        """Read what a file says of itself; learning rates from our entry only.
+
+        The state dict itself is let go of, but what is asked of it before any weights are used is noted here: a run has
+        many checkpoints, and each is to be read in full only once.
+        """
         try:
             tensors.check(path, old_format=True)
         except Damaged as error:
@@ -53,15 +61,17 @@ class Checkpoint:
                 " (checkpoints=[...])."
             ) from error
         content = load(path, trusted)
-        entry = content.get(ENTRY) or {}
+        entry, state = content.get(ENTRY) or {}, content["state_dict"]
         return cls(
             path=path,
             epoch=int(entry.get("epoch", content.get("epoch", -1))),
             step=int(entry.get("step", content.get("global_step", 0))),
             learning_rate=entry.get("learning_rate") or None,
-            key=fingerprint(content["state_dict"]),
+            key=fingerprint(state),
             trusted=tuple(trusted),
             optimizer=entry.get("optimizer"),
+            shapes=_shapes(state),
+            unfinite=frozenset(n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())),
         )
 
     def weights(self, module: nn.Module, names: Collection[str] | None = None) -> Weights:
@@ -75,8 +85,24 @@ class Checkpoint:
             MisconfigurationException: If the file is of another model, with the names or shapes that differ.
         """
         state = load(self.path, self.trusted)["state_dict"]
-        check_fits(state, module, self.path)
+        _check_fits(_shapes(state), module, self.path)
         return Weights.of(module, state, names)
+
+    def check_fits(self, module: nn.Module) -> None:
+        """Refuse a checkpoint of another model.
+
+        Raises:
+            MisconfigurationException: If names or shapes differ, with those that do.
+        """
+        shapes = self.shapes if self.shapes is not None else _shapes(load(self.path, self.trusted)["state_dict"])
+        _check_fits(shapes, module, self.path)
+
+    def finite(self, module: nn.Module) -> bool:
+        """Whether all numbers that a module takes from it are finite."""
+        if self.shapes is None:
+            return self.weights(module).finite
+        taken = (*module.named_parameters(), *module.named_buffers())
+        return not any(name in self.unfinite for name, _ in taken)
 
     def with_learning_rate(self, rate: dict[str, float]) -> Checkpoint:
         """Return the checkpoint with known learning rates."""
@@ -113,17 +139,21 @@ def load(path: Path, trusted: Sequence[Any] = ()) -> dict[str, Any]:
     return content
 
 
-def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path) -> None:
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _check_fits(found: dict[str, tuple[int, ...]], module: nn.Module, path: Path) -> None:
     """Refuse the state of another model."""
     expected = {name: tuple(p.shape) for name, p in module.named_parameters()}
-    missing = [name for name in expected if name not in state]
+    missing = [name for name in expected if name not in found]
     shapes = [
-        f"{name}: expected {shape}, found {tuple(state[name].shape)}"
+        f"{name}: expected {shape}, found {found[name]}"
         for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
+        if name in found and found[name] != shape
     ]
     own = module.state_dict().keys()
-    extra = [name for name in state if name not in own] if getattr(module, "strict_loading", True) else []
+    extra = [name for name in found if name not in own] if getattr(module, "strict_loading", True) else []
     if missing or shapes or extra:
         problem = "; ".join([f"missing {n}" for n in missing[:3]] + shapes[:3] + [f"unknown {n}" for n in extra[:3]])
         raise MisconfigurationException(

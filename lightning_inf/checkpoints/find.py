@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_inf.checkpoints.capture import MANIFEST
-from lightning_inf.checkpoints.checkpoint import Checkpoint, check_fits, load
+from lightning_inf.checkpoints.checkpoint import Checkpoint
 from lightning_inf.checkpoints.optimizer_states import Configured, learning_rates
 from lightning_inf.files import Damaged, read_sealed
 
@@ -148,7 +148,7 @@ def require_learning_rates(checkpoints: Sequence[Checkpoint]) -> None:
 def check_model(checkpoints: Sequence[Checkpoint], module: LightningModule) -> None:
     """Refuse checkpoints of another model."""
     for checkpoint in checkpoints:
-        check_fits(load(checkpoint.path, checkpoint.trusted)["state_dict"], module, checkpoint.path)
+        checkpoint.check_fits(module)
 
 
 def run_directory(path: str | os.PathLike[str]) -> Path | None:

@@ -251,9 +251,11 @@ def _to_bytes(array: np.ndarray) -> tuple[np.ndarray, bool]:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array), False
     values = array.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN goes through both
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     if low >= 0 and high <= 1:
         return np.round(values * 255).astype(np.uint8), False
     # Values of 0..255 as floats; a normalised picture that happens to have no negative value does not get this far.

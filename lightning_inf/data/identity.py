@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def hash_value(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
-        sha.update(f"{value.shape}{value.dtype}".encode())
+        sha.update(_form(value.shape, value.dtype))
         if value.dtype == object:
             sha.update(repr(value).encode())
         else:
@@ -192,6 +193,12 @@ def hash_value(sha: Any, value: Any) -> None:
         sha.update(repr(value).encode())
     elif hasattr(value, "__dict__"):
         hash_value(sha, vars(value))
+
+
+@lru_cache(maxsize=256)
+def _form(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Name shape and type; the items of a dataset are of a few, and to spell one takes as long as to hash a picture."""
+    return f"{shape}{dtype}".encode()
 
 
 def _hash_array(sha: Any, array: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_inf.methods.logits import Array, log_sum, minimum, softmax
+from lightning_inf.methods.logits import Array, minimum, normalised, softmax
 
 #: Nats of held-out likelihood a wrong label that the structure of T must be worth. What beliefs that are calibrated on
 #: other samples get wrong looks like structure, too; on data whose noise has none it was worth about half of this, on
@@ -34,11 +34,10 @@ def calibrate(sources: Sequence[Array], labels: NDArray[np.int64], start: Array 
     def loss(theta: Array) -> tuple[float, Array]:
         scale = np.exp(theta[:count])
         logits = np.tensordot(scale, stack, axes=1) + theta[count:]
-        chance = softmax(logits)
-        value = float(np.mean(log_sum(logits) - logits[rows, labels]))
-        residual = chance.copy()
+        residual, total = normalised(logits)
+        value = float(np.mean(total - logits[rows, labels]))
         residual[rows, labels] -= 1
-        slope = np.concatenate([scale * (residual[None] * stack).sum(axis=(1, 2)), residual.sum(axis=0)]) / len(labels)
+        slope = np.concatenate([scale * np.tensordot(stack, residual, axes=2), residual.sum(axis=0)]) / len(labels)
         # A weak prior: no weight leaves the order of 1, no class is made up by a few samples.
         penalty = np.concatenate([0.01 * theta[:count], 0.02 * theta[count:]])
         return value + float(penalty @ theta), slope + 2 * penalty
@@ -75,7 +74,10 @@ def estimate_transitions(
     current = np.where(off, 0.1 / max(classes - 1, 1), 0.9) if start is None else start
     given = np.eye(classes)[labels]
     for _ in range(rounds):
-        counts = posterior(belief, labels, current).T @ given
+        # The posterior of a sample differs from its belief by its label's column of T, and by what it is divided by; so
+        # all of them are added up by one product, and none is written down.
+        whole = np.einsum("ik,ik->i", belief, current.T[labels])
+        counts = current * (belief.T @ (given / np.maximum(whole, 1e-300)[:, None]))
         share = 1 - np.trace(counts) / counts.sum()
         counts += np.where(off, share / max(classes - 1, 1), 1 - share)  # one sample a class, spread evenly
         following = counts / counts.sum(axis=1, keepdims=True)

@@ -25,17 +25,25 @@ def minimum(loss: Callable[[Array], tuple[float, Array]], start: Array, rounds: 
     return theta.detach().numpy().copy()
 
 
+def normalised(values: Array) -> tuple[Array, Array]:
+    """Softmax over the last dimension, and the logarithm of the sum of exponentials that it divides by."""
+    most = values.max(axis=-1, keepdims=True)
+    raised = np.exp(values - most)
+    # A product with ones: rows of few classes are added up several times faster than by `sum`.
+    total = (raised @ np.ones(raised.shape[-1]))[..., None]
+    raised /= total
+    return raised, (most + np.log(total))[..., 0]
+
+
 def softmax(values: Array) -> Array:
     """Softmax over the last dimension."""
-    raised = np.exp(values - values.max(axis=-1, keepdims=True))
-    total: Array = raised / raised.sum(axis=-1, keepdims=True)
-    return total
+    return normalised(values)[0]
 
 
 def log_sum(values: Array) -> Array:
     """Logarithm of the sum of exponentials over the last dimension."""
     most = values.max(axis=-1)
-    total: Array = most + np.log(np.exp(values - most[..., None]).sum(axis=-1))
+    total: Array = most + np.log(np.exp(values - most[..., None]) @ np.ones(values.shape[-1]))
     return total
 
 

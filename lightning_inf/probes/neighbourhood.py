@@ -89,11 +89,14 @@ def _collect(
     scene: Scene, weights: Weights, batches: Iterable[tuple[list[int], Any]]
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Run batches and gather features ``(m, d)``, labels ``(m,)``, indices ``(m,)`` and the number of classes."""
-    rows, labels, index, classes = [], [], [], 0
-    with torch.no_grad():
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    index: list[Tensor] = []
+    classes = 0
+    with torch.no_grad(), watching_features(scene.model.module) as features:
         for indices, batch in batches:
-            with watching_features(scene.model.module) as features:
-                outputs = scene.model.outputs(weights, batch)
+            features.rows = None
+            outputs = scene.model.outputs(weights, batch)
             if outputs.logits is None or outputs.target is None or outputs.logits.dim() != 2:
                 raise Unavailable("the model is no single-label classifier, so neighbours have no labels to compare")
             if features.rows is None or len(features.rows) != len(indices):

@@ -172,13 +172,13 @@ def _time(
     norms = asked is None or bool({GradientNormAt, RenormalizedAt, SelfAscentAt} & asked.kinds)
     losses = asked is None or LossAt in asked.kinds
     differentiated = norms or asked is None or DerivativeAt in asked.kinds
-    (_, warm), (part, batch) = batches
+    (before, warm), (part, batch) = batches
     model = evaluator.model
     with torch.no_grad():
-        columns = describe(model.outputs(weights, batch))
-        output_bytes = sum(t.numel() * t.element_size() for t in columns.values()) // max(len(part), 1)
+        first = model.outputs(weights, warm)
+        output_bytes = sum(t.numel() * t.element_size() for t in describe(first).values()) // max(len(before), 1)
         plain = not differentiated and not losses  # the sweep itself is hardly longer than more timings
-        layout, seconds = _layout(model, weights, warm, batch, 2 if plain else REPEATS)
+        layout, seconds = _layout(model, weights, (warm, first.loss), batch, 2 if plain else REPEATS)
     usual, last = (s / len(part) for s in seconds)
     forward = last if layout == "channels_last" else usual
     ways = Ways(layout=layout, contiguous=usual, channels_last=last)
@@ -204,14 +204,16 @@ def _time(
 
 
 def _layout(
-    model: SampleModel, weights: Weights, warm: Any, batch: Any, repeats: int
+    model: SampleModel, weights: Weights, first: tuple[Any, torch.Tensor], batch: Any, repeats: int
 ) -> tuple[Layout, tuple[float, float]]:
     """Choose the layout of images whose forward pass is faster, with the seconds of both on a batch.
+
+    The first batch, which comes with its losses in the usual layout, shows whether the other one gives the same.
 
     The second is 0 where there are no images or kernels, or the step doesn't take images with their channels last.
     """
     run = lambda given: model.outputs(weights, given)  # noqa: E731
-    expected = run(warm).loss
+    warm, expected = first
     kernels = any(tensor.dim() == 4 for tensor in (*weights.trainable.values(), *weights.fixed.values()))
     other = laid_out(batch, "channels_last")
     moved = any(a is not b for a, b in zip(flattened(batch)[0], flattened(other)[0], strict=True))

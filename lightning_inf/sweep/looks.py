@@ -73,6 +73,26 @@ def look(
     return answers
 
 
+def recalled(
+    measurements: Sequence[Measurement], vectors: dict[str, Vector], indices: Sequence[int]
+) -> dict[str, dict[str, Tensor]] | None:
+    """Answer what neighbourhoods have said of training samples already; None where a batch has to be read.
+
+    Args:
+        measurements: All that is asked of the samples.
+        vectors: Neighbourhoods by key, among others.
+        indices: The samples.
+    """
+    answers: dict[str, dict[str, Tensor]] = {}
+    for measurement in measurements:
+        if not isinstance(measurement, BeliefsAt) or measurement.neighbourhood.key not in vectors:
+            return None
+        if (columns := known(vectors[measurement.neighbourhood.key], indices)) is None:
+            return None
+        answers[measurement.key] = columns
+    return answers
+
+
 def _columns(measurement: Measurement, columns: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pick what a measurement is about."""
     if isinstance(measurement, OutputsAt):

@@ -20,6 +20,7 @@ from lightning_inf.model.weights import Vector, Weights
 from lightning_inf.sweep.culprit import culprit
 from lightning_inf.sweep.evaluate import Answers, Evaluator
 from lightning_inf.sweep.ledger import ChunkAnswers, Ledger, to_numpy
+from lightning_inf.sweep.looks import recalled
 from lightning_inf.sweep.measurements import LossAt
 from lightning_inf.sweep.plan import Pass, Point
 from lightning_inf.sweep.ranks import Ranks
@@ -94,11 +95,18 @@ class Sweep:
         weights = {key: self.weights(checkpoint) for key, checkpoint in work.checkpoints.items()}
         device = next(iter(next(iter(weights.values())).trainable.values())).device
         vectors = self.ledger.read_vectors(work, device) or {}
-        lists = self.chunks.batches(chunks, self.batch_size)
+        # What neighbourhoods have said of whole chunks is looked up, and their samples aren't read for it.
+        said = {chunk: recalled(work.measurements, vectors, self.chunks[chunk]) for chunk in chunks}
+        lists = self.chunks.batches([chunk for chunk in chunks if said[chunk] is None], self.batch_size)
         # Closed also where a batch fails: the loader's workers end at once, not when the traceback is forgotten.
         with contextlib.closing(stream(self.samples, lists, self.transfer, device)) as batches:
             for chunk in chunks:
-                self.ledger.write(work, chunk, self._chunk(work, len(self.chunks[chunk]), weights, vectors, batches))
+                samples = len(self.chunks[chunk])
+                if (answers := said.pop(chunk)) is not None:
+                    self.ledger.write(work, chunk, {key: to_numpy(columns) for key, columns in answers.items()})
+                    self.progress(samples)
+                else:
+                    self.ledger.write(work, chunk, self._chunk(work, samples, weights, vectors, batches))
                 self.ranks.check()
         self.evaluator.forget()
 

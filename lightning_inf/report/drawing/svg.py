@@ -23,15 +23,17 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
         >>> str(element("text", "a < b"))
         '<text>a &lt; b</text>'
     """
-    said = Markup("").join(
-        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _value(value))
+    # Plain strings, of which each part is escaped once: Markup's own `format` and `join` parse and escape over again,
+    # which took half of the time that a page takes.
+    said = "".join(
+        f' {_escaped(name.rstrip("_").replace("_", "-"))}="{_escaped(_value(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
+    tag = _escaped(tag)
     if not children:
-        return Markup("<{}{}/>").format(tag, said)
-    inside = Markup("").join(escape(shown(child)) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(tag, said, inside)
+        return Markup(f"<{tag}{said}/>")
+    return Markup(f"<{tag}{said}>{''.join(_escaped(shown(child)) for child in children)}</{tag}>")
 
 
 def picture(
@@ -58,6 +60,11 @@ def picture(
         role="img",
         aria_labelledby=f"{key}-title {key}-desc",
     )
+
+
+def _escaped(value: object) -> str:
+    """Escape what is not markup already."""
+    return str(escape(value))
 
 
 def _value(value: object) -> object:
