@@ -28,6 +28,17 @@ from lightning_inf.methods.logits import log_sum, minimum, sigmoid, softmax
 CLASSES = 5
 
 
+def test_transitions_are_those_of_posteriors_written_down() -> None:
+    _, evidence, references = world("pair")
+    belief = calibrated(calibrate(references.unseen(), references.label), evidence.unseen())
+    start = np.full((CLASSES, CLASSES), 0.05) + 0.75 * np.eye(CLASSES)
+    counts = posterior(belief, evidence.label, start).T @ np.eye(CLASSES)[evidence.label]
+    off = 1 - np.trace(counts) / counts.sum()
+    counts += np.where(np.eye(CLASSES, dtype=bool), 1 - off, off / (CLASSES - 1))
+    once = estimate_transitions(belief, evidence.label, start, rounds=1)
+    np.testing.assert_allclose(once, counts / counts.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
 def world(
     kind: str,
     samples: int = 1500,

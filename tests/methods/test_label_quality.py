@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_inf import InfluenceCallback, LabelQuality, TrainingDynamics
+from lightning_inf.sweep.run import Sweep
 from tests.runs import quiet, scores
 from tests.samples import CLASSES, Classifier, blobs
 
@@ -146,3 +147,21 @@ def test_an_ignored_label_has_no_score(tmp_path):
 def test_arguments_out_of_range_are_refused(argument, value):
     with pytest.raises(ValueError, match=argument):
         LabelQuality(**{argument: value})
+
+
+def test_what_neighbourhoods_have_said_is_not_read_again(tmp_path, monkeypatch):
+    """Of samples that are all in the neighbourhoods no batch is read; of others each chunk is, with the same scores."""
+    data, _, _ = flipped(200)
+    read = []
+    chunk = Sweep._chunk
+    monkeypatch.setattr(Sweep, "_chunk", lambda self, work, n, *rest: [read.append(n), chunk(self, work, n, *rest)][1])
+    table, _ = run(tmp_path / "all", data, Classifier, methods=[LabelQuality()], epochs=3, chunk_size=64)
+    assert read == []
+    monkeypatch.setattr("lightning_inf.sweep.run.recalled", lambda *_: None)
+    again, _ = run(tmp_path / "read", data, Classifier, methods=[LabelQuality()], epochs=3, chunk_size=64)
+    assert read == [64, 64, 64, 8]
+    assert again["label_score"] == table["label_score"]
+    monkeypatch.undo()
+    monkeypatch.setattr(Sweep, "_chunk", lambda self, work, n, *rest: [read.append(n), chunk(self, work, n, *rest)][1])
+    run(tmp_path / "part", data, Classifier, methods=[LabelQuality(pool=150)], epochs=3, chunk_size=200)
+    assert read[4:] == [200]
