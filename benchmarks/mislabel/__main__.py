@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--noise", nargs="*", default=list(KINDS))
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=19, help="leave ten checkpoints at a stride of two")
-    parser.add_argument("--ours", action="store_true", help="train again for our columns; what the peers said stays")
+    parser.add_argument("--ours", action="store_true", help="train again for the label score; what others said stays")
     parser.add_argument("--quick", action="store_true", help="one small case")
     options = parser.parse_args(arguments)
     if options.quick:

@@ -86,7 +86,7 @@ def case(
         epochs: Of every training.
         planted: Train with ``calibration_flips=0.01``, and without the peers.
         root: Folder of the data sets.
-        earlier: The same case as it was found before: what the peers said stays.
+        earlier: The same case as it was found before: what the peers and the other methods said stays.
 
     Returns:
         Plain values: average precision and the like of each score, the announced count, and processor seconds.
@@ -101,7 +101,7 @@ def case(
         # Training sees augmented images; the analysis sees them as they are, as cleanlab's held-out models do.
         module.influence_dataloader = lambda: DataLoader(Images(x, given), 64)
         methods = [LabelQuality(), TrainingDynamics()]
-        if not planted:
+        if not planted and earlier is None:
             methods += [ForwardINF(), TracIn(), SelfInfluence()]
         callback = InfluenceCallback(
             methods=methods,
