@@ -11,7 +11,8 @@ votes, which have not. The last two are known for the references as well, whose 
    predicts held-out labels, and only where it predicts them by more than beliefs are wrong anyway; its diagonal is then
    the maximum for that structure.
 3. *Count*: :math:`\sum_i P_i`, with :math:`P_i = 1 - q_i(y_i) T_{y_i y_i} / \sum_k q_i(k) T_{k y_i}`, at the early
-   checkpoints, and two thirds of what it falls by towards the late ones: features learn wrong labels, too.
+   checkpoints, and something for what that misses: noise whose structure was refused, and wrong labels that features
+   have learned, of which the fall towards the late checkpoints tells.
 4. *Rank* by the log-odds :math:`u_i` that another class, and not the given one, is the true one, under all three sources
    with fixed weights (or fitted ones, where some truth was planted) and the structure of T.
 5. *Probability*: a logistic curve over :math:`u_i` that agrees with :math:`P_i` and adds up to the count.
@@ -30,6 +31,7 @@ from lightning_inf.methods.label_noise import (
     calibrated,
     directions,
     estimate_rates,
+    estimate_transitions,
     origins,
     posterior,
     structured,
@@ -46,9 +48,9 @@ FREEDOM = 0.5
 TEMPERATURE = 0.15
 #: No class is ruled out by a single source.
 FLOOR = 1e-3
-#: How far the share of wrong labels that features show had fallen before the early checkpoints, in what it falls from there
-#: on. Chosen on the same seeds as the weights.
-LEARNED = 2 / 3
+#: What is added to the share of wrong labels that early features show: of those that only the refused structure tells, and of
+#: what the share falls by towards the late checkpoints. Chosen on the same seeds as the weights.
+REFUSED, LEARNED = 0.25, 1 / 3
 _RESAMPLES = 10
 
 
@@ -166,12 +168,14 @@ def fit(
     natural = evidence.take(kept)
     calibration = calibrate(references.unseen(), references.label)
     belief = calibrated(calibration, natural.unseen())
-    transitions, structure, worth = structured(belief, natural.label, seed)
+    whole = estimate_transitions(belief, natural.label)
+    transitions, structure, worth = structured(belief, natural.label, whole, seed)
     chance = posterior(belief, natural.label, transitions)
     seen = float(wrong(chance, natural.label).mean())
     weights = planted_weights(evidence, truth) if truth else WEIGHTS[-len(evidence.all()) :]
     model = LabelModel(weights, calibration, transitions, structure, worth, seen, (seen, seen))
-    share, interval = _count(model, natural, references, seed)
+    most = float(wrong(posterior(belief, natural.label, whole), natural.label).mean())
+    share, interval = _count(model, most, natural, references, seed)
     model = replace(model, share=share, interval=interval)
     return _curve(model, evidence, kept, chance, truth)
 
@@ -207,12 +211,23 @@ def planted_weights(evidence: Evidence, truth: Mapping[int, int]) -> tuple[float
     return tuple(float(w) for w in np.exp(minimum(loss, prior)[:-1]))
 
 
-def _count(model: LabelModel, natural: Evidence, references: Evidence, seed: int) -> tuple[float, tuple[float, float]]:
-    """Estimate the share of wrong labels, and its 95 % interval, from those that early and late features show.
+def _count(
+    model: LabelModel, most: float, natural: Evidence, references: Evidence, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Estimate the share of wrong labels, and its 95 % interval: three things move it, and none of them is known.
 
-    Features that were trained on a wrong label for long begin to show it as the right one, and the share that is seen falls.
-    By how much it falls from the early checkpoints to the late ones says how fast; how far it had fallen before is not
-    known: the interval reaches from not at all to as far again, and by what resampling both sides moves it.
+    Where the structure of T was refused, noise that has some is missed, while with the whole of it classes that look alike are
+    taken for noise; the truth lies between. And features that were trained on a wrong label for long begin to show it as
+    the right one: the share that is seen falls. By how much it falls from the early checkpoints to the late ones says how
+    fast; how far it had fallen before lies between not at all and as far again. The interval spans both, and by what
+    resampling samples and references moves the estimate.
+
+    Args:
+        model: With the share that is seen under its T.
+        most: The share that is seen under the whole structure.
+        natural: Of samples whose labels were not planted.
+        references: Of samples whose labels are right.
+        seed: Seed of the resamples.
     """
     generator = np.random.default_rng((seed, 2))
     sides = (natural.unseen(), references.unseen())
@@ -225,7 +240,9 @@ def _count(model: LabelModel, natural: Evidence, references: Evidence, seed: int
     seen, spread = model.share, 1.96 * float(np.std(shares))
     late = calibrate(references.unseen(early=False), references.label, model.calibration)
     fallen = max(0.0, seen - _share(late, natural.unseen(early=False), natural.label, model.transitions))
-    return min(1.0, seen + LEARNED * fallen), (max(0.0, seen - spread), min(1.0, seen + fallen + spread))
+    refused = max(0.0, most - seen)
+    share = min(1.0, seen + REFUSED * refused + LEARNED * fallen)
+    return share, (max(0.0, seen - spread), min(1.0, seen + refused + fallen + spread))
 
 
 def _share(calibration: Array, sources: Sequence[Array], labels: NDArray[np.int64], start: Array) -> float:

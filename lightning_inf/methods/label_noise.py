@@ -127,18 +127,23 @@ def estimate_rates(belief: Array, labels: NDArray[np.int64], spread: Array, star
     return np.where(np.eye(classes, dtype=bool), right[:, None], (1 - right)[:, None] * spread)
 
 
-def structured(belief: Array, labels: NDArray[np.int64], seed: int) -> tuple[Array, float, float]:
+def structured(belief: Array, labels: NDArray[np.int64], whole: Array, seed: int) -> tuple[Array, float, float]:
     """Estimate T, with as much of its off-diagonal structure as predicts held-out labels.
 
     The diagonal is estimated anew under that structure: where beliefs are weak, what is left of a structure that isn't there
     takes a good part of it away.
+
+    Args:
+        belief: q, shape ``(m, C)``.
+        labels: Given labels, shape ``(m,)``.
+        whole: T by :func:`estimate_transitions`.
+        seed: Seed of the folds.
 
     Returns:
         T; the share of the structure that is kept; nats of held-out likelihood a wrong label that it is worth.
     """
     folds = np.random.default_rng((seed, 1)).integers(0, _FOLDS, len(labels))
     gain = np.zeros(len(SHARES))
-    whole = estimate_transitions(belief, labels)
     for fold in range(_FOLDS):
         inside = folds != fold
         part = estimate_transitions(belief[inside], labels[inside], whole, rounds=50)

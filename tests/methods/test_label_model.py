@@ -172,7 +172,7 @@ def test_structure_is_used_only_where_there_is_some():
     for kind, expected in (("pair", True), ("uniform", False)):
         _, evidence, references = world(kind)
         belief = calibrated(calibrate(references.unseen(), references.label), evidence.unseen())
-        _, share, worth = structured(belief, evidence.label, seed=0)
+        _, share, worth = structured(belief, evidence.label, estimate_transitions(belief, evidence.label), seed=0)
         assert (share > 0) == expected, (kind, share, worth)
 
 
