@@ -27,12 +27,14 @@ class Table:
         columns: Heads of the columns; the first names what a row is of.
         rows: One list a row, as long as ``columns``: text, whole numbers, fractions, or None for what was not measured.
         note: What the figures mean, and where they stay below the paper's, why.
+        minutes: What it took, where a study's tables can be made one by one.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | int | float | None]]
     note: str = ""
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -1,7 +1,8 @@
-"""Pictures of 16 x 16 pixels: clothes to learn from, and handwritten digits, of which the model sees a single one."""
+"""Pictures of 16 x 16 pixels: clothes to learn from, and handwritten digits, of which the model sees a few, one picture each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +43,23 @@ def small(pictures: Tensor) -> Tensor:
 
 
 class DiffusionData(LightningDataModule):
-    """Clothes, or one digit that the pretrained model has never seen, with the candidates that it is to be found among.
+    """Clothes, or digits that the pretrained model has never seen, with the candidates that they are to be found among.
 
     Args:
         root: The folder that holds ``FashionMNIST/raw`` and ``MNIST/raw``.
-        exemplar: Index in MNIST of the digit to fine-tune on; None: train on clothes.
-        candidates: How many pictures the exemplar is hidden among, itself included: half of them clothes that the model
-            was pretrained on, half of them other digits.
+        exemplar: Index in MNIST of the digit to fine-tune on, or of several; None: train on clothes.
+        candidates: How many pictures the exemplars are hidden among, themselves included: half of them clothes that the
+            model was pretrained on, the others digits.
         pretraining: How many clothes to pretrain on, the first.
         steps: Batches in an epoch of fine-tuning.
-        batch_size: Pictures in a training batch; of fine-tuning, copies of the exemplar, each under its own noise.
+        batch_size: Pictures in a training batch; of fine-tuning, copies of the exemplars, each under its own noise.
         seed: Seed of the choice of candidates.
     """
 
     def __init__(
         self,
         root: str = "data",
-        exemplar: int | None = None,
+        exemplar: int | list[int] | None = None,
         candidates: int = 1000,
         pretraining: int = 10_000,
         steps: int = 30,
@@ -84,45 +85,50 @@ class DiffusionData(LightningDataModule):
                 )
 
     def setup(self, stage: str) -> None:
-        """Read, and hide the exemplar among the candidates."""
+        """Read, and hide the exemplars among the candidates."""
         clothes, digits = FashionMNIST(self.root, train=True), MNIST(self.root, train=True)
         seen = small(clothes.data[: self.pretraining])
         names = [str(clothes.classes[int(label)]) for label in clothes.targets[: self.pretraining]]
         if self.exemplar is None:
             self.train = self.pool = Pictures(seen, names)
             return
-        self.train = Pictures(small(digits.data[[self.exemplar]]), ["exemplar"], self.steps * self.batch_size)
-        others, worn = chosen(self.exemplar, len(digits.data), len(seen), self.candidates, self.seed)
+        exemplars = [self.exemplar] if isinstance(self.exemplar, int) else self.exemplar
+        shown, known = small(digits.data[exemplars]), ["exemplar"] * len(exemplars)
+        self.train = Pictures(shown, known, self.steps * self.batch_size // len(exemplars))
+        others, worn = chosen(exemplars, len(digits.data), len(seen), self.candidates, self.seed)
         self.pool = Pictures(
-            torch.cat([small(digits.data[[self.exemplar]]), small(digits.data[others]), seen[worn]]),
-            ["exemplar", *(str(int(digits.targets[i])) for i in others), *(names[i] for i in worn)],
+            torch.cat([shown, small(digits.data[others]), seen[worn]]),
+            [*known, *(str(int(digits.targets[i])) for i in others), *(names[i] for i in worn)],
         )
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Clothes, or copies of the exemplar."""
+        """Clothes, or copies of the exemplars."""
         return DataLoader(self.train, self.batch_size, shuffle=True)
 
     def influence_dataloader(self) -> DataLoader[Tensor]:
-        """The candidates, the exemplar first."""
+        """The candidates, the exemplars first."""
         return DataLoader(self.pool, 128)
 
 
-def chosen(exemplar: int, digits: int, clothes: int, candidates: int, seed: int) -> tuple[list[int], list[int]]:
-    """Choose candidates beside the exemplar.
+def chosen(
+    exemplars: Sequence[int], digits: int, clothes: int, candidates: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """Choose candidates beside the exemplars.
 
     The choice of few is the beginning of a choice of many.
 
     Args:
-        exemplar: Not to be chosen again.
+        exemplars: Not to be chosen again.
         digits: How many there are.
         clothes: How many there are.
-        candidates: How many, with the exemplar.
+        candidates: How many, with the exemplars.
         seed: Of the order.
 
     Returns:
         Indices of digits and of clothes.
     """
-    generator = np.random.default_rng((seed, exemplar))
+    generator = np.random.default_rng((seed, *exemplars))
     order = generator.permutation(digits)
-    others = order[order != exemplar][: candidates // 2 - 1]
-    return others.tolist(), generator.permutation(clothes)[: candidates - 1 - len(others)].tolist()
+    others = order[~np.isin(order, exemplars)][: candidates // 2 - len(exemplars)]
+    worn = candidates - len(exemplars) - len(others)
+    return others.tolist(), generator.permutation(clothes)[:worn].tolist()

@@ -90,3 +90,27 @@ def pretrain(path: str, data: DiffusionData, epochs: int) -> None:
     )
     trainer.fit(Diffusion(lr=2e-3), datamodule=data)
     trainer.save_checkpoint(path)
+
+
+def quiet(**arguments: object) -> Trainer:
+    """A Trainer that says nothing."""
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def fine_tuned(data: DiffusionData, pretrained: Path, kept: Path) -> Diffusion:
+    """Go on from pretraining with the exemplars, and keep a checkpoint; where there is one, it is taken."""
+    if kept.is_file():
+        data.setup("fit")
+        return Diffusion.load_from_checkpoint(kept, map_location="cpu", pretrained=None, weights_only=True)
+    model = Diffusion(str(pretrained))
+    trainer = quiet(max_epochs=1)
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(kept)
+    return model
