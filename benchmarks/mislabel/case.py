@@ -117,7 +117,7 @@ def case(
         result["seconds"] = {"training": clock.seconds, **alone(directory, module, x, given, held_out)}
         if earlier is not None:
             result["scores"] = {**earlier["scores"], **result["scores"]}
-            result["seconds"] = {**earlier["seconds"], **result["seconds"]}
+            result["seconds"] = earlier["seconds"]  # of one run, or they could not be compared
         elif not planted:
             scores, seconds = peers(name, x, given, epochs, seed, module, run)
             result["seconds"] |= seconds

@@ -47,7 +47,7 @@ def section(results: dict[str, Any]) -> str:
         f"{settings['samples']:,} training images, {settings['share']:.0%} of the labels drawn anew, {settings['epochs']}"
         " epochs (CIFAR-10 with augmentation), two convolutions and two linear layers, 500 clean references; cleanlab on"
         f" {settings['folds']}-fold cross-validated probabilities. Means over seeds: {_seeds(cases)}. The weights of the"
-        " sources and the least worth of structure were chosen on seeds 100 and 101. Command:"
+        " sources, the least worth of structure and what is added to the count were chosen on seeds 100 and 101. Command:"
         " `python -m benchmarks.mislabel`.",
         *([results["note"]] if results.get("note") else []),
         "Average precision:\n\n" + _table(cases, keys, "average_precision"),
