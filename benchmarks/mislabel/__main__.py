@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.out.is_file():
         earlier = json.loads(options.out.read_text())
         if earlier["settings"] == settings:
-            results = {**results, "cases": earlier["cases"], "cost": earlier.get("cost", [])}
+            results |= {key: earlier[key] for key in ("cases", "cost", "note") if key in earlier}
     done = {(c["data"], c["noise"], c["seed"], c["planted"]): place for place, c in enumerate(results["cases"])}
     wanted = [
         (name, kind, seed, planted)
