@@ -1,6 +1,7 @@
-"""Takes the picture of an example's report: ``python docs/example_pictures.py RUN_DIR NAME [SECTION]``.
+"""Takes the picture of an example's report: ``python docs/example_pictures.py RUN_DIR NAME [SECTION [REFERENCE]]``.
 
-It shows the top of the page, or a section of it (``suspects``, ``duplicates``, ...), and goes to ``docs/images/NAME.png``.
+It shows the top of the page, or a section of it (``suspects``, ``duplicates``, ...; of ``references``, maybe one by its
+number), and goes to ``docs/images/NAME.png``.
 It needs playwright, Pillow and a Chromium on the path.
 """
 
@@ -19,7 +20,7 @@ SIZE = {"width": 1200, "height": 1000}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def main(run: Path, name: str, section: str | None = None) -> None:
+def main(run: Path, name: str, section: str | None = None, reference: str | None = None) -> None:
     """Take it, in few colours: a repository keeps every version of a picture."""
     found = next((path for browser in BROWSERS if (path := shutil.which(browser))), None)
     if found is None:
@@ -29,6 +30,8 @@ def main(run: Path, name: str, section: str | None = None) -> None:
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.goto((run / "report.html").resolve().as_uri())
         page.wait_for_selector("html[data-ready]")
+        if reference is not None:
+            page.locator("#pick-reference select").select_option(label=reference)
         if section is not None:
             page.evaluate("id => document.getElementById(id).scrollIntoView()", section)
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

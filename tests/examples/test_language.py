@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 
 from examples.language.data import FactsData
 from examples.language.facts import TEMPLATES, invent
+from examples.language.lab import Size
+from examples.language.parts import Part, written
 from examples.language.rankers import BM25, quality, reranked
-from examples.language.study import main
+from examples.language.study import main, report
+from examples.study import Table
 
 
 def test_facts_are_stated_as_often_as_said_and_paraphrases_are_new():
@@ -57,6 +62,22 @@ def test_rankings_are_measured_by_hand():
     assert reranked(np.array([np.nan, 0.5]), np.array([2, 1]), 4).tolist() == [0.0, 2.0, 1.0, 0.0]
     hits = BM25(["to be or not to be", "a rose is a rose", "the rest is silence"])
     assert hits.scores("a rose").argmax() == 1
+
+
+def test_what_is_not_studied_anew_stays(tmp_path):
+    path = tmp_path / "language.json"
+    assert written(path, ["decoder"]) == {}
+    table = Table("GPT-2, exact queries", ["ranking", "MRR"], [["BM25", 1.0]], minutes=3.0)
+    decoder = Part([table], "GPT-2: so many steps.")
+    other = Part([replace(table, caption="T5, exact queries", minutes=None)], "T5: fewer steps.")
+    report([decoder, other], Size(), "python", path).write(path)
+    found = written(path, ["encoder_decoder", "decoder"])
+    assert found["decoder"] == replace(decoder, day=date.today().isoformat())
+    assert found["encoder_decoder"].minutes == pytest.approx(1.5, abs=0.1)  # of 3 minutes, an equal share
+    again = report([found["decoder"], other], Size(), "python", path)
+    assert [one for one in again.remarks if one.startswith("The tables of")] == [
+        f"The tables of GPT-2 are of {date.today().isoformat()}."
+    ]
 
 
 def test_the_study_runs(tmp_path):
