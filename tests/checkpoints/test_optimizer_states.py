@@ -99,7 +99,9 @@ def test_full_checkpoints_give_the_scores_of_captures(train: Any, tmp_path: Path
     root = train(kind)
     captured = analyse(root, "captured/checkpoints", kind, optimizer, tmp_path)
     assert np.abs(captured).max() > 0
-    np.testing.assert_array_equal(analyse(root, "full", kind, optimizer, tmp_path), captured)
+    # The way that is faster when it is tried may be another one the second time, and rounds differently.
+    limit = 1e-5 * np.abs(captured).max()
+    np.testing.assert_allclose(analyse(root, "full", kind, optimizer, tmp_path), captured, rtol=0, atol=limit)
 
 
 def test_moments_and_settings_are_those_of_the_captures(train: Any) -> None:

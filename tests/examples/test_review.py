@@ -14,12 +14,12 @@ from lightning_inf.report.schema import read_summary
 
 
 def test_a_review_makes_the_model_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = main(tmp_path, samples=600, epochs=10)
+    before, after = main(tmp_path, samples=900, epochs=10)
     assert after >= before + 0.02
     printed = capsys.readouterr().out
     assert f"Test accuracy before the review {before:.1%}, after it {after:.1%}." in printed
 
-    data = ReviewedDigits(samples=600).flipped
+    data = ReviewedDigits(samples=900).flipped
     decisions = read_decisions(tmp_path / "before/decisions.csv")
     suspects = [
         i for i, flag in enumerate(pq.read_table(tmp_path / "before/scores.parquet")["is_label_issue"]) if flag.as_py()
