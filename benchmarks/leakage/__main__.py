@@ -135,7 +135,7 @@ def _settings(cases: dict[str, Case], options: argparse.Namespace) -> dict[str, 
     return {
         "seeds": options.seeds,
         "queries": next(iter(cases.values())).queries,
-        "cases": {name: asdict(case) for name, case in cases.items()},
+        "cases": {name: asdict(case) for name, case in {**CASES, **cases}.items()},  # the page tells of all
         "rows": {row.key: {"label": row.label, "published": row.published} for row in ROWS},
         "explored": EXPLORED,
         "lissa": {"queries": {str(depth): count for depth, count in FEW.items()}, "mini_batch": MINI, "subset": SUBSET},
