@@ -88,15 +88,17 @@ def estimate_transitions(
 
 
 def estimate_rates(belief: Array, labels: NDArray[np.int64], spread: Array, start: Array | None = None) -> Array:
-    r"""Maximise the same over how often labels of each class are right, where it is known where wrong ones go.
+    r"""Maximise the same likelihood over how often labels of each class are right, where it is known where wrong ones go.
 
-    Each sample's term is the logarithm of a linear function of the C rates, so Newton's method finds them in a few steps.
+    .. math:: \sum_i \log \sum_k q_i(k) T_{k y_i}, \qquad T_{ky} = t_k \delta_{ky} + (1 - t_k) S_{ky}
+
+    over the rates :math:`t_k`, for a given spread S. Each sample's term is the logarithm of a linear function of the C rates, so Newton's method finds them in a few steps.
     A sample a class, right nine times in ten, keeps them between 0 and 1.
 
     Args:
         belief: q, shape ``(m, C)``.
         labels: Given labels, shape ``(m,)``.
-        spread: Where each class's wrong labels go, shape ``(C, C)``, rows adding up to 1 and the diagonal 0.
+        spread: S, shape ``(C, C)``, rows adding up to 1 and the diagonal 0.
         start: T to start from.
 
     Returns:
@@ -169,7 +171,7 @@ def shrink(transitions: Array, share: float) -> Array:
 
 
 def directions(transitions: Array) -> Array:
-    """Where a class's wrong labels go, by row, the diagonal being 0; evenly where it has none."""
+    """Where a class's wrong labels go, shape ``(C, C)``, by row, the diagonal being 0; evenly where it has none."""
     off = np.where(np.eye(len(transitions), dtype=bool), 0.0, np.maximum(transitions, 1e-12))
     rows: Array = off / np.maximum(off.sum(axis=1, keepdims=True), 1e-300)
     return rows
