@@ -92,8 +92,8 @@ def estimate_rates(belief: Array, labels: NDArray[np.int64], spread: Array, star
 
     .. math:: \sum_i \log \sum_k q_i(k) T_{k y_i}, \qquad T_{ky} = t_k \delta_{ky} + (1 - t_k) S_{ky}
 
-    over the rates :math:`t_k`, for a given spread S. Each sample's term is the logarithm of a linear function of the C rates, so Newton's method finds them in a few steps.
-    A sample a class, right nine times in ten, keeps them between 0 and 1.
+    over the rates :math:`t_k`, for a given spread S. Each sample's term is the logarithm of a linear function of the rates, so
+    Newton's method finds them in a few steps. A sample a class, right nine times in ten, keeps them between 0 and 1.
 
     Args:
         belief: q, shape ``(m, C)``.
